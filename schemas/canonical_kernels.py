@@ -1,0 +1,187 @@
+"""The loops of ``schemas/canonical.py``: each handles one column of all rows.
+
+Writers get a ``cursor`` a row and leave it behind the value; ``offsets`` were computed before, so writes fit. Readers get
+``cursor`` and ``ends`` a row, never read at or behind a row's end, and report what is no encoding by a final ``False``.
+A mask of length 0 means that every value is there.
+"""
+
+from __future__ import annotations
+
+import numba as nb
+import numpy as np
+import numpy.typing as npt
+
+Bytes = npt.NDArray[np.uint8]
+Ints = npt.NDArray[np.int64]
+Words = npt.NDArray[np.uint64]
+Mask = npt.NDArray[np.bool_]
+
+
+@nb.njit(nogil=True, cache=True)
+def add_text_sizes(data: Bytes, starts: Ints, valid: Mask, offsets: Ints) -> bool:
+    """Add each value's encoded size to ``offsets[i + 1]``; False where ``starts`` lie outside the data."""
+    for i in range(len(starts) - 1):
+        if starts[i] < 0 or starts[i + 1] < starts[i] or starts[i + 1] > len(data):
+            return False
+        size = 1
+        if len(valid) == 0 or valid[i]:
+            size = 3 + starts[i + 1] - starts[i]
+            for j in range(starts[i], starts[i + 1]):
+                size += data[j] == 0
+        offsets[i + 1] += size
+    return True
+
+
+@nb.njit(nogil=True, cache=True)
+def put_text(data: Bytes, starts: Ints, valid: Mask, out: Bytes, cursor: Ints) -> None:
+    for i in range(len(cursor)):
+        at = cursor[i]
+        if len(valid) > 0 and not valid[i]:
+            out[at] = 0
+            cursor[i] = at + 1
+            continue
+        out[at] = 1
+        at += 1
+        for j in range(starts[i], starts[i + 1]):
+            out[at] = data[j]
+            at += 1
+            if data[j] == 0:
+                out[at] = 0xFF
+                at += 1
+        out[at] = 0
+        out[at + 1] = 0
+        cursor[i] = at + 2
+
+
+@nb.njit(nogil=True, cache=True)
+def put_bools(bits: Bytes, valid: Mask, out: Bytes, cursor: Ints) -> None:
+    for i in range(len(cursor)):
+        at = cursor[i]
+        if len(valid) > 0 and not valid[i]:
+            out[at] = 0
+            cursor[i] = at + 1
+            continue
+        out[at] = 1
+        out[at + 1] = bits[i]
+        cursor[i] = at + 2
+
+
+@nb.njit(nogil=True, cache=True)
+def put_words(words: Words, valid: Mask, out: Bytes, cursor: Ints) -> None:
+    """Write the 64-bit words of each row, big-endian."""
+    for i in range(len(cursor)):
+        at = cursor[i]
+        if len(valid) > 0 and not valid[i]:
+            out[at] = 0
+            cursor[i] = at + 1
+            continue
+        out[at] = 1
+        at += 1
+        for k in range(words.shape[1]):
+            for j in range(8):
+                out[at] = np.uint8((words[i, k] >> np.uint64(56 - 8 * j)) & np.uint64(0xFF))
+                at += 1
+        cursor[i] = at
+
+
+@nb.njit(nogil=True, cache=True)
+def take_bools(data: Bytes, cursor: Ints, ends: Ints) -> tuple[Mask, Mask, bool]:
+    """The values, which are there, and whether all was well; moves ``cursor``."""
+    n = len(cursor)
+    values, valid = np.zeros(n, np.bool_), np.zeros(n, np.bool_)
+    for i in range(n):
+        there, ok = _present(data, cursor, ends, i, 1)
+        if not ok:
+            return values, valid, False
+        if there:
+            if data[cursor[i]] > 1:
+                return values, valid, False
+            valid[i], values[i] = True, data[cursor[i]] == 1
+            cursor[i] += 1
+    return values, valid, True
+
+
+@nb.njit(nogil=True, cache=True)
+def take_words(data: Bytes, cursor: Ints, ends: Ints, width: int) -> tuple[Words, Mask, bool]:
+    """``width`` big-endian 64-bit words a row (zeros for null); moves ``cursor``."""
+    n = len(cursor)
+    words, valid = np.zeros((n, width), np.uint64), np.zeros(n, np.bool_)
+    for i in range(n):
+        there, ok = _present(data, cursor, ends, i, 8 * width)
+        if not ok:
+            return words, valid, False
+        if there:
+            valid[i] = True
+            for k in range(width):
+                word = np.uint64(0)
+                for j in range(8):
+                    word = (word << np.uint64(8)) | np.uint64(data[cursor[i] + j])
+                words[i, k] = word
+                cursor[i] += 8
+    return words, valid, True
+
+
+@nb.njit(nogil=True, cache=True)
+def text_sizes(data: Bytes, cursor: Ints, ends: Ints) -> tuple[Ints, Mask, bool]:
+    """The decoded size of row ``i``'s value at ``[i + 1]``; leaves ``cursor`` behind the encoded value."""
+    n = len(cursor)
+    sizes, valid = np.zeros(n + 1, np.int64), np.zeros(n, np.bool_)
+    for i in range(n):
+        there, ok = _present(data, cursor, ends, i, 2)
+        if not ok:
+            return sizes, valid, False
+        if there:
+            valid[i] = True
+            size, after = _text_end(data, cursor[i], ends[i])
+            if after < 0:
+                return sizes, valid, False
+            sizes[i + 1] = size
+            cursor[i] = after
+    return sizes, valid, True
+
+
+@nb.njit(nogil=True, cache=True)
+def take_text(data: Bytes, cursor: Ints, valid: Mask, offsets: Ints) -> Bytes:
+    """The decoded bytes of all values, which ``text_sizes`` has checked; ``cursor`` is behind each of them."""
+    out = np.empty(offsets[-1], np.uint8)
+    for i in range(len(valid)):
+        at = cursor[i] - 3  # the last byte of the value, backwards from its terminator
+        to = offsets[i + 1] - 1
+        while to >= offsets[i]:
+            if data[at] == 0xFF and data[at - 1] == 0:
+                at -= 1
+            out[to] = data[at]
+            to -= 1
+            at -= 1
+    return out
+
+
+@nb.njit(nogil=True, cache=True, inline="always")
+def _present(data: Bytes, cursor: Ints, ends: Ints, i: int, size: int) -> tuple[bool, bool]:
+    """Step over the first byte: is a value there, and is that byte good and followed by ``size`` more?"""
+    at = cursor[i]
+    if at < 0 or at >= ends[i] or ends[i] > len(data) or data[at] > 1:
+        return False, False
+    cursor[i] = at + 1
+    there = data[at] == 1
+    return there, not there or at + 1 + size <= ends[i]
+
+
+@nb.njit(nogil=True, cache=True)
+def _text_end(data: Bytes, at: int, end: int) -> tuple[int, int]:
+    """Decoded size and the position behind the terminator; (0, -1) where the bytes are no encoded text."""
+    size = 0
+    while at < end:
+        if data[at] != 0:
+            size += 1
+            at += 1
+            continue
+        if at + 1 >= end:
+            return 0, -1
+        if data[at + 1] == 0:
+            return size, at + 2
+        if data[at + 1] != 0xFF:
+            return 0, -1
+        size += 1
+        at += 2
+    return 0, -1

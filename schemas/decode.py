@@ -1,0 +1,234 @@
+"""Records to typed columns: a pure function of each record's bytes, timestamp and key.
+
+An *envelope* decodes when the value is one JSON object whose type is text and whose time is an instant not too far
+ahead of the record. A record whose envelope does not decode is dead for everybody; every other record moves the
+watermark. Beyond that, validity is per column: a bad field hurts only those who read that field, and fields of event
+types that nobody asked for are never looked at.
+
+This module knows nothing of projections, windows or logs; it sees arrays.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from schemas.category import Category
+from schemas.envelope import MARKER_TYPE, constant
+from schemas.event import TIMESTAMP, Event
+from schemas.instants import milliseconds
+from schemas.json_columns import JsonColumns, Path, read_columns
+
+Mask = npt.NDArray[np.bool_]
+Ints = npt.NDArray[np.int64]
+Fates = npt.NDArray[np.uint8]
+Kill = Callable[[Mask, str], None]
+
+Column = tuple[str, pa.DataType]
+"""A data field by name and Arrow type; two event types may use one name with two types."""
+
+LIVE, TOMBSTONE, MARKER, DEAD = 0, 1, 2, 3
+OTHER_TYPE = -1
+SUBJECT: Column = ("subject", pa.string())
+
+
+@dataclass(slots=True)
+class Decoded:
+    """Columns as long as the slice.
+
+    ``fate``: LIVE, TOMBSTONE, MARKER or DEAD (uint8). ``event_time``: microseconds since the epoch, meant where LIVE or
+    MARKER. ``type_code``: index into ``types``, or OTHER_TYPE. ``reasons``: why a DEAD record is dead, by row.
+    ``columns[c]`` is null where ``invalid[c]``, where the type has no such field, and where the member is missing.
+    """
+
+    types: tuple[type[Event], ...]
+    fate: npt.NDArray[np.uint8]
+    event_time: Ints
+    type_code: npt.NDArray[np.int32]
+    reasons: dict[int, str]
+    columns: dict[Column, pa.Array] = field(default_factory=dict)
+    invalid: dict[Column, Mask] = field(default_factory=dict)
+
+
+class Decoder:
+    """Decodes slices of one category for the event types and fields that are asked for.
+
+    ``asked``: per event type the names of the fields to read. ``subject``: whether anybody reads the subject.
+    """
+
+    def __init__(self, category: Category, asked: Mapping[type[Event], Sequence[str]], *, subject: bool = False) -> None:
+        self._category, self._envelope = category, category.envelope
+        self._types = tuple(asked)
+        self._max_ahead_us = category.max_ahead // dt.timedelta(microseconds=1)
+        self._fields: dict[Column, list[int]] = {}
+        for code, event in enumerate(self._types):
+            for declared in event.fields:
+                if declared.name in asked[event]:
+                    self._fields.setdefault((declared.name, declared.type), []).append(code)
+        self._subject = subject
+        # One name with two types cannot be parsed in one pass. Where one pass keeps failing on fields of other types
+        # it is given up too: a matter of speed alone, the outcome is the same.
+        self._by_type = len({name for name, _ in self._fields}) < len(self._fields)
+
+    def decode(self, records: pa.RecordBatch) -> Decoded:
+        """``records``: schema ``RECORDS`` of the log protocol (offset, timestamp, timestamp_type, key, value, headers)."""
+        valued = np.flatnonzero(np.asarray(records.column("value").is_valid()))
+        if len(valued) == records.num_rows:
+            return self._decode_valued(records)
+        return _unpack(self._decode_valued(records.take(pa.array(valued))), valued, records.num_rows)
+
+    def _decode_valued(self, records: pa.RecordBatch) -> Decoded:
+        values = records.column("value")
+        wanted = self._envelope_paths()
+        if not self._by_type:
+            wanted |= {self._envelope.field(name): kind for name, kind in self._fields}
+        parsed = read_columns(values, wanted)
+        result = self._read_envelope(records, parsed)
+        if self._subject:
+            result.columns[SUBJECT], result.invalid[SUBJECT] = self._read_subject(records, parsed)
+        if self._by_type:
+            self._read_fields_by_type(result, values)
+        else:
+            self._take_fields(result, parsed)
+        return result
+
+    def _envelope_paths(self) -> dict[Path, pa.DataType]:
+        envelope = self._envelope
+        paths: dict[Path, pa.DataType] = {}
+        if isinstance(envelope.type, tuple):
+            paths[envelope.type] = pa.string()
+        if isinstance(envelope.time, tuple):
+            paths[envelope.time] = TIMESTAMP
+        if self._subject and isinstance(envelope.subject, tuple):
+            paths[envelope.subject] = pa.string()
+        return paths
+
+    def _read_envelope(self, records: pa.RecordBatch, parsed: JsonColumns) -> Decoded:
+        n = records.num_rows
+        fate, reasons = np.zeros(n, np.uint8), dict[int, str]()
+
+        def kill(rows: Mask, reason: str) -> None:
+            for row in np.flatnonzero(rows & (fate != DEAD)).tolist():
+                reasons[row] = reason
+            fate[rows] = DEAD
+
+        kill(parsed.not_object, "the value is not one JSON object")
+        type_code = self._read_type(parsed, n, fate, kill)
+        time, has_time = self._read_time(records, parsed, kill)
+        timestamps = np.asarray(records.column("timestamp"))
+        ahead = has_time & (timestamps >= 0) & (time - timestamps * 1000 > self._max_ahead_us)
+        kill(ahead, f"the event time is more than {self._category.max_ahead} ahead of the record's timestamp")
+        return Decoded(self._types, fate, time, type_code, reasons)
+
+    def _read_type(self, parsed: JsonColumns, n: int, fate: Fates, kill: Kill) -> npt.NDArray[np.int32]:
+        place = self._envelope.type
+        if isinstance(place, constant):
+            names = [event.type_name for event in self._types]
+            return np.full(n, names.index(place.value) if place.value in names else OTHER_TYPE, np.int32)
+        found = parsed.columns[place]
+        kill(parsed.invalid[place], f"`{_dotted(place)}` (the event type) is not text")
+        kill(np.asarray(found.is_null()), f"`{_dotted(place)}` (the event type) is missing")
+        known = pa.array([event.type_name for event in self._types] + [MARKER_TYPE], pa.string())
+        codes = np.asarray(pc.fill_null(pc.index_in(found, known), OTHER_TYPE)).astype(np.int32)
+        markers = codes == len(self._types)
+        fate[markers & (fate == LIVE)] = MARKER
+        codes[markers] = OTHER_TYPE
+        return codes
+
+    def _read_time(self, records: pa.RecordBatch, parsed: JsonColumns, kill: Kill) -> tuple[Ints, Mask]:
+        place = self._envelope.time
+        if isinstance(place, tuple):
+            found = parsed.columns[place]
+            missing = np.asarray(found.is_null())
+            kill(parsed.invalid[place], f"`{_dotted(place)}` (the event time) is neither RFC 3339 nor whole milliseconds")
+            kill(missing, f"`{_dotted(place)}` (the event time) is missing")
+            return np.asarray(found.cast(pa.int64()).fill_null(0)), ~missing
+        time, valid = milliseconds(records.column("timestamp"))
+        valid &= np.asarray(records.column("timestamp")) >= 0
+        kill(~valid, "the record has no timestamp, which this category takes as the event time")
+        return time, valid
+
+    def _read_subject(self, records: pa.RecordBatch, parsed: JsonColumns) -> tuple[pa.Array, Mask]:
+        place = self._envelope.subject
+        if isinstance(place, tuple):
+            return parsed.columns[place], parsed.invalid[place]
+        return _text(records.column("key"))
+
+    def _take_fields(self, result: Decoded, parsed: JsonColumns) -> None:
+        strangers = 0
+        for column, codes in self._fields.items():
+            path = self._envelope.field(column[0])
+            has_field = np.isin(result.type_code, codes)
+            strangers += int((parsed.invalid[path] & ~has_field).sum())
+            values = parsed.columns[path]
+            result.columns[column] = values if has_field.all() else pc.if_else(pa.array(has_field), values, None)
+            result.invalid[column] = parsed.invalid[path] & has_field
+        self._by_type = strangers > len(result.fate) // 1000
+
+    def _read_fields_by_type(self, result: Decoded, values: pa.BinaryArray) -> None:
+        n = len(values)
+        pieces: dict[Column, list[tuple[Ints, pa.Array, Mask]]] = {column: [] for column in self._fields}
+        for code in range(len(self._types)):
+            columns = [column for column, codes in self._fields.items() if code in codes]
+            rows = np.flatnonzero((result.type_code == code) & (result.fate == LIVE))
+            if not columns or not len(rows):
+                continue
+            parsed = read_columns(
+                values.take(pa.array(rows)), {self._envelope.field(name): kind for name, kind in columns}
+            )
+            for column in columns:
+                path = self._envelope.field(column[0])
+                pieces[column].append((rows, parsed.columns[path], parsed.invalid[path]))
+        for column, found in pieces.items():
+            result.columns[column], result.invalid[column] = _scatter(found, column[1], n)
+
+
+def _text(keys: pa.BinaryArray) -> tuple[pa.Array, Mask]:
+    """Record keys as text; null and invalid where they are not UTF-8."""
+    try:
+        text = keys.cast(pa.string())
+        text.validate(full=True)
+        return text, np.zeros(len(keys), np.bool_)
+    except pa.ArrowInvalid:
+        words = [_utf8(key) for key in keys.to_pylist()]
+        bad = np.array([word is None for word in words]) & np.asarray(keys.is_valid())
+        return pa.array(words, pa.string()), bad
+
+
+def _utf8(key: bytes | None) -> str | None:
+    try:
+        return None if key is None else key.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def _dotted(path: Path) -> str:
+    return ".".join(path)
+
+
+def _scatter(pieces: list[tuple[Ints, pa.Array, Mask]], kind: pa.DataType, n: int) -> tuple[pa.Array, Mask]:
+    """One column of ``n`` rows from pieces at given rows; null elsewhere."""
+    invalid, places = np.zeros(n, np.bool_), np.full(n, -1, np.int64)
+    start = 0
+    for rows, _, bad in pieces:
+        invalid[rows] = bad
+        places[rows] = np.arange(start, start + len(rows))
+        start += len(rows)
+    packed = pa.concat_arrays([array for _, array, _ in pieces]) if pieces else pa.nulls(0, kind)
+    return packed.take(pa.array(places, mask=places < 0)), invalid
+
+
+def _unpack(packed: Decoded, rows: Ints, n: int) -> Decoded:
+    """Back to the places of all records; those without a value are tombstones."""
+    whole = Decoded(packed.types, np.full(n, TOMBSTONE, np.uint8), np.zeros(n, np.int64), np.full(n, OTHER_TYPE, np.int32), {})
+    whole.fate[rows], whole.event_time[rows], whole.type_code[rows] = packed.fate, packed.event_time, packed.type_code
+    whole.reasons.update({int(rows[row]): reason for row, reason in packed.reasons.items()})
+    for column, array in packed.columns.items():
+        whole.columns[column], whole.invalid[column] = _scatter([(rows, array, packed.invalid[column])], array.type, n)
+    return whole
