@@ -1,1 +1,30 @@
-"""placeholder"""
+"""Projections, the fold, and the commands over them.
+
+    from flows import Projection, agg, tumbling, dataflow, run, rebuild, verify
+
+Names are loaded on first use, so that ``refold --help`` and queries stay quick.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from flows import agg
+    from flows.projection import Projection
+    from flows.running import Verification, dataflow, rebuild, run, verify
+    from flows.windows import tumbling
+
+__all__ = ["Projection", "Verification", "agg", "dataflow", "rebuild", "run", "tumbling", "verify"]
+
+_HOMES = {"Projection": "flows.projection", "tumbling": "flows.windows"}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "agg":
+        return import_module("flows.agg")
+    if name in __all__:
+        return getattr(import_module(_HOMES.get(name, "flows.running")), name)
+    msg = f"module 'flows' has no attribute {name!r}"
+    raise AttributeError(msg)

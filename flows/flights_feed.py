@@ -47,9 +47,9 @@ def _encoded(facts: pl.DataFrame, event: type[Event]) -> pl.DataFrame:
 
 def _value(event: type[Event]) -> pl.Expr:
     """The members in the order in which the category's envelope writes them. No text of this feed needs an escape."""
-    head = f'{{"specversion":"1.0","source":"/{flights.name}","dataversion":{event.data_version},"type":"{event.type_name}"'
+    origin = f'"source":"/{flights.name}","dataversion":{event.data_version},"type":"{event.type_name}"'
     return pl.concat_str(
-        pl.lit(f'{head},"time":'),
+        pl.lit(f'{{"specversion":"1.0",{origin},"time":'),
         _rfc3339(pl.col("time")),
         pl.lit(',"subject":"'),
         pl.col("subject"),

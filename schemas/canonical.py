@@ -44,7 +44,9 @@ def check_type(kind: pa.DataType) -> None:
         return
     if not pa.types.is_decimal128(kind):
         msg = f"a column of type {kind} has no canonical form"
-        raise UsageError(msg, do="cast it to bool, an integer, float64, decimal128, string, binary, date32 or timestamp[us, UTC]")
+        raise UsageError(
+            msg, do="cast it to bool, an integer, float64, decimal128, string, binary, date32 or timestamp[us, UTC]"
+        )
 
 
 def encode(columns: Sequence[pa.Array]) -> pa.BinaryArray:

@@ -1,0 +1,82 @@
+"""The last stage: one writer per view, that merges deltas and decides when to commit.
+
+Any moment is a valid moment: a commit takes whatever deltas have come, and its cut says what that is. So pacing may
+follow the clock without touching what is written: at most one commit an interval, and never more than a tenth of the time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from connectors.clock import monotonic
+from connectors.table import Manifest, Writer
+from flows.facts import Standing, facts_of
+from flows.fold import Delta
+from flows.merge import Place, ViewMerge
+from flows.projection import Projection
+from schemas.errors import DataError
+
+SHAPE_SAMPLE = 10_000
+"""Records of a category after which a run asks whether they are events at all."""
+COMMIT_SHARE = 10
+"""Committing takes at most one part in so many of the time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """``interval_s``: seconds between commits. ``allow_dead_letters``: go on even if most records are dead."""
+
+    interval_s: float = 1.0
+    allow_dead_letters: bool = False
+
+
+class Committer:
+    """Owns the writer of one view while a job runs."""
+
+    def __init__(self, projection: Projection, writer: Writer, standing: Standing, pace: Pace) -> None:
+        self.projection, self.writer, self._standing, self._pace = projection, writer, standing, pace
+        partials = writer.read("partials") if writer.manifest else None
+        self.merge = ViewMerge(projection, standing.progress, partials)
+        self._ended: set[Place] = set()
+        self._due = monotonic() + pace.interval_s
+
+    def add(self, delta: Delta) -> None:
+        self.merge.add(delta)
+        if delta.end:
+            self._ended.add((delta.category, delta.partition))
+
+    def commit_if_due(self) -> Manifest | None:
+        """Commit when the interval has passed or every partition has ended; what has not moved is not committed."""
+        ended = len(self._ended) == len(self.merge.progress)
+        self._check_shape(ended)
+        if not ended and monotonic() < self._due:
+            return None
+        moved = self.merge.moved or self.writer.manifest is None
+        return self.commit() if moved and (ended or self.merge.moved) else None
+
+    def commit(self) -> Manifest:
+        began = monotonic()
+        standing = replace(self._standing, progress=self.merge.progress)
+        manifest = self.writer.commit(self.merge.changes(), facts_of(self.projection, standing))
+        took = monotonic() - began
+        self._due = monotonic() + max(self._pace.interval_s, (COMMIT_SHARE - 1) * took)
+        return manifest
+
+    def close(self) -> None:
+        self.writer.close()
+
+    def _check_shape(self, ended: bool) -> None:
+        """A topic of quite another shape makes a view of nothing: stop before the first commit says otherwise."""
+        if self._pace.allow_dead_letters:
+            return
+        for category in {category for category, _ in self.merge.progress}:
+            counts = [facts.counts for (name, _), facts in self.merge.progress.items() if name == category]
+            read, dead = sum(c["read"] for c in counts), sum(c["dead_letters"] for c in counts)
+            first_look = self.writer.manifest is None or read < 2 * SHAPE_SAMPLE
+            if first_look and dead * 2 > read and (read >= SHAPE_SAMPLE or ended):
+                raise DataError(
+                    f"{dead:,} of the first {read:,} records of `{category}` are dead letters",
+                    where=f"view {self.projection.title}",
+                    why="the records are not what the category's event types and envelope say",
+                    do="compare a record with the Category; or go on all the same:  --allow-dead-letters",
+                )

@@ -1,0 +1,146 @@
+"""The Bytewax dataflow: the only module that imports Bytewax.
+
+    read (a source per category) -> fold (on the worker that read) -> commit (a sink per view)
+
+The engine moves slices and deltas, never single events, and only deltas cross between workers. Its own recovery store is
+not used: the table is the checkpoint, so positions and state come from the newest manifest.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+from typing import Any
+
+import bytewax.operators as op
+from bytewax._bytewax import cli_main
+from bytewax.dataflow import Dataflow
+from bytewax.inputs import DynamicSource, StatelessSourcePartition
+from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
+
+from flows.fold import Delta
+from flows.job import Arrival, End, Job, Tick
+
+EPOCH = timedelta(milliseconds=100)
+"""Back-pressure acts between epochs: short ones keep memory flat."""
+READ_WAIT_MS = 20
+"""How long a source waits for data before it lets the other steps of its worker run."""
+WEB_API = "BYTEWAX_DATAFLOW_API_ENABLED"
+
+
+def build(job: Job, name: str = "refold") -> Dataflow:
+    """The dataflow of a job. Building it opens nothing."""
+    flow = Dataflow(name)
+    streams = [op.input(f"read_{category}", flow, _Source(job, category)) for category in job.categories]
+    folded = [op.flat_map(f"fold_{i}", stream, _Fold(job)) for i, stream in enumerate(streams)]
+    op.output("commit", op.merge("views", *folded), _Sink(job))
+    return flow
+
+
+def execute(job: Job, *, workers: int = 1, process: int | None = None, addresses: Sequence[str] = ()) -> None:
+    """Run a job to its end, or until it is asked to stop. Raises the error of the part that failed first."""
+    # The engine's web API binds every interface as soon as this variable is there, whatever its value.
+    os.environ.pop(WEB_API, None)
+    try:
+        cli_main(
+            build(job),
+            workers_per_process=workers,
+            process_id=process,
+            addresses=list(addresses) or None,
+            epoch_interval=EPOCH,
+        )
+    except BaseException as error:
+        raise job.error or error from None
+    finally:
+        job.close()
+    if job.error is not None:
+        raise job.error
+
+
+class _Fold:
+    def __init__(self, job: Job) -> None:
+        self._job = job
+
+    def __call__(self, arrival: Arrival) -> Iterable[tuple[str, Delta | None]]:
+        with self._job.guard():
+            return self._job.fold(arrival)
+
+
+class _Source(DynamicSource[Arrival]):
+    def __init__(self, job: Job, category: str) -> None:
+        self._job, self._category = job, category
+
+    def build(self, step_id: str, worker_index: int, worker_count: int) -> _Partitions:
+        with self._job.guard():
+            return _Partitions(self._job, self._category, worker_index, worker_count)
+
+
+class _Partitions(StatelessSourcePartition[Arrival]):
+    """One worker's share of a category's partitions."""
+
+    def __init__(self, job: Job, category: str, worker: int, workers: int) -> None:
+        self._job, self._category = job, category
+        self._reader, self._partitions = job.reader(category, worker, workers)
+        self._open = set(self._partitions)
+
+    def next_batch(self) -> Iterable[Arrival]:
+        if not self._open:
+            raise StopIteration
+        with self._job.guard():
+            return self._arrivals()
+
+    def _arrivals(self) -> list[Arrival]:
+        if self._job.stop.is_set():
+            return self._end(sorted(self._open))
+        assert self._reader is not None
+        slices: list[Arrival] = list(self._reader.read(timeout_ms=READ_WAIT_MS))
+        positions = self._reader.positions()
+        done = [p for p in sorted(self._open) if self._job.is_done(self._category, p, positions[p])]
+        idle: list[Arrival] = [] if slices else [Tick(self._category, tuple(sorted(self._open)))]
+        return slices + idle + self._end(done)
+
+    def _end(self, partitions: list[int]) -> list[Arrival]:
+        self._open -= set(partitions)
+        return [End(self._category, p) for p in partitions]
+
+    def close(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
+
+
+class _Sink(FixedPartitionedSink[Any, None]):
+    """A partition per view, whichever worker has it."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+
+    def list_parts(self) -> list[str]:
+        return list(self._job.views)
+
+    def part_fn(self, item_key: str) -> int:
+        return sorted(self._job.views).index(item_key)
+
+    def build_part(self, step_id: str, for_part: str, resume_state: None) -> _View:
+        with self._job.guard():
+            return _View(self._job, for_part)
+
+
+class _View(StatefulSinkPartition[Any, None]):
+    def __init__(self, job: Job, view: str) -> None:
+        self._job = job
+        self._committer = job.committer(view)
+
+    def write_batch(self, values: list[Delta | None]) -> None:
+        with self._job.guard():
+            for delta in values:
+                if delta is not None:
+                    self._committer.add(delta)
+            self._committer.commit_if_due()
+
+    def snapshot(self) -> None:
+        return None
+
+    def close(self) -> None:
+        # Also called when another part has failed: nothing is committed here, only let go.
+        self._committer.close()

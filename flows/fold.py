@@ -1,0 +1,281 @@
+"""The fold of one projection over one partition: a left fold in offset order, with nothing but the log to shape it.
+
+``PartitionFold`` holds the open windows of its partition. After each slice it can give a ``Delta``: the *absolute*
+partials of the groups that changed (not increments), the records that were late or dead, and where it stands. So a
+delta may be sent late, joined with others or repeated without changing the end.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from connectors.log import Slice
+from flows.partials import Partials
+from flows.progress import COUNTS, Progress
+from flows.projection import Projection
+from schemas.canonical import encode
+from schemas.decode import DEAD, LIVE, MARKER, SUBJECT, TOMBSTONE, Decoded
+from schemas.event import TIMESTAMP
+
+Ints = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+
+_PLACE = [
+    pa.field("category", pa.string(), nullable=False),
+    pa.field("partition", pa.int32(), nullable=False),
+    pa.field("offset", pa.int64(), nullable=False),
+]
+LATE = pa.schema(
+    [
+        *_PLACE,
+        pa.field("window_start", TIMESTAMP, nullable=False),
+        pa.field("event_time", TIMESTAMP, nullable=False),
+        pa.field("watermark", TIMESTAMP, nullable=False),  # of the partition, before the record
+        pa.field("event_type", pa.string()),
+        pa.field("key", pa.binary()),
+        pa.field("value", pa.binary()),
+    ]
+)
+"""Late events, one row per record and window it was too late for."""
+DEAD_LETTERS = pa.schema(
+    [*_PLACE, pa.field("key", pa.binary()), pa.field("value", pa.binary()), pa.field("reason", pa.string(), nullable=False)]
+)
+"""Records that could not be decoded or folded."""
+
+
+@dataclass(slots=True)
+class Delta:
+    """What one partition has to say to its view. ``start`` is the position that the previous delta ended at."""
+
+    view: str
+    category: str
+    partition: int
+    start: int
+    progress: Progress
+    groups: pa.RecordBatch
+    late: pa.Table
+    dead_letters: pa.Table
+    end: bool = False
+
+
+class PartitionFold:
+    """One projection, one partition. ``resume``: where the view stood, and its partials of this partition."""
+
+    def __init__(self, projection: Projection, category: str, partition: int, resume: Progress, partials: pa.RecordBatch | None) -> None:
+        self.projection, self.category, self.partition = projection, category, partition
+        self.progress = resume.copy()
+        self._partials = Partials(projection)
+        if partials is not None:
+            self._partials.put(partials)
+            self._drop_closed()
+        self._changed: Mask = np.zeros(0, np.bool_)
+        self._start = resume.next_offset
+        self._late: list[pa.RecordBatch] = []
+        self._dead: list[pa.RecordBatch] = []
+
+    def fold(self, part: Slice, decoded: Decoded, hashes: npt.NDArray[np.uint64], marks: Ints, watermark: int) -> None:
+        """Fold a slice that begins at this fold's position. ``marks``: the watermark before every record."""
+        assert part.first_offset == self.progress.next_offset, "slices follow each other"
+        mine = self._of_my_types(decoded)
+        dead = self._dead_rows(decoded, mine)
+        live = mine & ~dead & (decoded.fate == LIVE)
+        late = live & self._late_rows(decoded.event_time, marks)
+        self._keep_late(part, decoded, marks, late)
+        self._keep_dead(part, decoded, dead)
+        rows = np.flatnonzero(live & ~late)
+        if len(rows):
+            self._fold_rows(decoded, rows)
+        self._count(decoded, mine, dead, late, len(rows))
+        self._advance(part, hashes, watermark)
+
+    def delta(self, *, end: bool = False) -> Delta:
+        """Everything since the last delta; closed windows are then forgotten here (the view keeps them until final)."""
+        ids = np.flatnonzero(self._changed)
+        delta = Delta(
+            self.projection.title,
+            self.category,
+            self.partition,
+            self._start,
+            self.progress.copy(),
+            self._partials.get(ids),
+            pa.Table.from_batches(self._late, LATE),
+            pa.Table.from_batches(self._dead, DEAD_LETTERS),
+            end,
+        )
+        self._start = self.progress.next_offset
+        self._late, self._dead = [], []
+        self._changed = np.zeros(0, np.bool_)
+        self._drop_closed()
+        return delta
+
+    @property
+    def has_moved(self) -> bool:
+        return self.progress.next_offset > self._start
+
+    @property
+    def changed_groups(self) -> int:
+        return int(np.count_nonzero(self._changed))
+
+    # -- which records
+
+    def _of_my_types(self, decoded: Decoded) -> Mask:
+        codes = [code for code, event in enumerate(decoded.types) if event in self.projection.events]
+        return (decoded.fate == LIVE) & np.isin(decoded.type_code, codes)
+
+    def _dead_rows(self, decoded: Decoded, mine: Mask) -> Mask:
+        """Dead by envelope, or by a column that this projection reads: invalid, or required and missing."""
+        dead = decoded.fate == DEAD
+        for name in self.projection.reads:
+            column = SUBJECT if name == "subject" else None
+            if name in self.projection.fields:
+                column = (name, self.projection.fields[name].type)
+                dead |= mine & decoded.invalid[column]
+                dead |= mine & self._required(decoded, name) & np.asarray(decoded.columns[column].is_null())
+            elif column:
+                dead |= mine & decoded.invalid[column]
+        return dead
+
+    def _required(self, decoded: Decoded, name: str) -> Mask:
+        codes = [c for c, event in enumerate(decoded.types) for f in event.fields if f.name == name and not f.nullable]
+        return np.isin(decoded.type_code, codes)
+
+    def _late_rows(self, event_time: Ints, marks: Ints) -> Mask:
+        window = self.projection.window
+        if window is None:
+            return np.zeros(len(event_time), np.bool_)
+        ends = window.starts(event_time) + window.size_us
+        return marks >= ends + self.projection.allowed_lateness_us
+
+    # -- folding
+
+    def _fold_rows(self, decoded: Decoded, rows: Ints) -> None:
+        values = self._evaluate(decoded, rows)
+        time = decoded.event_time[rows]
+        keys = [values[f"key:{name}"] for name in self.projection.key]
+        if self.projection.window:
+            keys = [pa.array(self.projection.window.starts(time)).cast(TIMESTAMP), *keys]
+        groups = encode(keys) if keys else pa.array([b""] * len(rows), pa.binary())
+        ids = self._partials.intern(groups)
+        for acc, state in zip(self.projection.accumulators, self._partials.states, strict=True):
+            value = values.get(f"input:{acc.name}")
+            acc.update(state, ids, _contributes(value, values.get(f"where:{acc.name}"), len(rows)), value, time)
+        self._mark_changed(ids)
+
+    def _evaluate(self, decoded: Decoded, rows: Ints) -> dict[str, pa.Array]:
+        """All expressions at ``rows``, in their canonical types. Plain columns never leave Arrow."""
+        columns = {name: self._column(decoded, name, rows) for name in self.projection.reads}
+        found, computed = {}, {}
+        for name, expression in self.projection.expressions().items():
+            root = expression.meta.root_names()
+            plain = len(root) == 1 and expression.meta.eq(pl.col(root[0]))
+            if plain:
+                found[name] = columns[root[0]]
+            else:
+                computed[name] = expression.alias(name)
+        if computed:
+            frame = pl.DataFrame([pl.Series(name, array) for name, array in columns.items()]) if columns else pl.DataFrame({"": rows})
+            table = frame.select(**computed).to_arrow()
+            for name in computed:
+                array = table.column(name).combine_chunks()
+                array = pa.repeat(array[0], len(rows)) if len(array) == 1 != len(rows) else array
+                found[name] = array.cast(self.projection.types[name])
+        return found
+
+    def _column(self, decoded: Decoded, name: str, rows: Ints) -> pa.Array:
+        if name == "event_time":
+            return pa.array(decoded.event_time[rows]).cast(TIMESTAMP)
+        if name == "event_type":
+            names = pa.array([event.type_name for event in decoded.types], pa.string())
+            return names.take(pa.array(decoded.type_code[rows]))
+        column = SUBJECT if name == "subject" and name not in self.projection.fields else (name, self.projection.fields[name].type)
+        array = decoded.columns[column]
+        return array if len(rows) == len(array) else array.take(pa.array(rows))
+
+    def _mark_changed(self, ids: Ints) -> None:
+        if len(self._changed) < len(self._partials):
+            larger = np.zeros(2 * len(self._partials), np.bool_)
+            larger[: len(self._changed)] = self._changed
+            self._changed = larger
+        self._changed[ids] = True
+
+    def _drop_closed(self) -> None:
+        window = self.projection.window
+        if window is None or not len(self._partials):
+            return
+        closed = self._partials.before(self.progress.watermark - window.size_us - self.projection.allowed_lateness_us)
+        if 2 * len(closed) > len(self._partials):  # dropping costs a copy: let them be until it pays
+            self._partials.drop(closed)
+
+    # -- what is kept of the records, and the books
+
+    def _keep_late(self, part: Slice, decoded: Decoded, marks: Ints, late: Mask) -> None:
+        rows = np.flatnonzero(late)
+        if not len(rows) or self.projection.window is None:
+            return
+        starts = self.projection.window.starts(decoded.event_time[rows])
+        times = [starts, decoded.event_time[rows], marks[rows]]
+        columns = [*self._place(part, rows), *(pa.array(time).cast(TIMESTAMP) for time in times)]
+        columns += [self._column(decoded, "event_type", rows), *self._raw(part, rows)]
+        self._late.append(pa.record_batch(columns, schema=LATE))
+
+    def _keep_dead(self, part: Slice, decoded: Decoded, dead: Mask) -> None:
+        rows = np.flatnonzero(dead)
+        if not len(rows):
+            return
+        reasons = pa.array([self._reason(decoded, row) for row in rows.tolist()], pa.string())
+        self._dead.append(pa.record_batch([*self._place(part, rows), *self._raw(part, rows), reasons], schema=DEAD_LETTERS))
+
+    def _reason(self, decoded: Decoded, row: int) -> str:
+        if row in decoded.reasons:
+            return decoded.reasons[row]
+        for name in self.projection.reads:
+            if name in self.projection.fields:
+                kind = self.projection.fields[name].type
+                if decoded.invalid[(name, kind)][row]:
+                    return f"field `{name}` is not a valid {kind}"
+                if not decoded.columns[(name, kind)][row].is_valid and self._required(decoded, name)[row]:
+                    return f"field `{name}` is missing"
+        return "the subject is not text"
+
+    def _place(self, part: Slice, rows: Ints) -> list[pa.Array]:
+        n = len(rows)
+        return [pa.array([part.category] * n), pa.array([part.partition] * n, pa.int32()), part.records.column("offset").take(pa.array(rows))]
+
+    def _raw(self, part: Slice, rows: Ints) -> list[pa.Array]:
+        return [part.records.column(name).take(pa.array(rows)) for name in ("key", "value")]
+
+    def _count(self, decoded: Decoded, mine: Mask, dead: Mask, late: Mask, folded: int) -> None:
+        fate = decoded.fate
+        found = {
+            "read": len(fate),
+            "folded": folded,
+            "other_types": int(np.count_nonzero((fate == LIVE) & ~mine)),
+            "late": int(np.count_nonzero(late)),
+            "dead_letters": int(np.count_nonzero(dead)),
+            "tombstones": int(np.count_nonzero(fate == TOMBSTONE)),
+            "markers": int(np.count_nonzero(fate == MARKER)),
+        }
+        for name in COUNTS:
+            self.progress.counts[name] += found.get(name, 0)
+
+    def _advance(self, part: Slice, hashes: npt.NDArray[np.uint64], watermark: int) -> None:
+        progress = self.progress
+        progress.next_offset = part.next_offset
+        progress.watermark = watermark
+        progress.missing += part.missing
+        if len(hashes):
+            progress.leader_epoch = part.leader_epoch
+            progress.last_offset = part.records.column("offset")[-1].as_py()
+            progress.last_hash = int(hashes[-1])
+            progress.log_digest = (progress.log_digest + int(hashes.sum(dtype=np.uint64))) % 2**64
+
+
+def _contributes(value: pa.Array | None, where: pa.Array | None, n: int) -> Mask:
+    ok = np.ones(n, np.bool_) if value is None else np.asarray(value.is_valid())
+    return ok if where is None else ok & np.asarray(pc.fill_null(where, False))

@@ -1,0 +1,194 @@
+"""A job: some projections, a log, and where each view's writer and standing come from. The engine drives it.
+
+Everything is opened on first use, in the worker that needs it, so that importing or building a flow opens nothing.
+A job remembers the first error that happened in any of its parts: engines wrap exceptions, users should not see that.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from connectors.clock import monotonic
+from connectors.log import CategoryInfo, Log, Reader, Slice
+from connectors.table import Writer
+from flows.committer import Committer, Pace
+from flows.facts import Cut, Standing, begin, check_definition, check_log, standing_of
+from flows.fold import Delta, PartitionFold
+from flows.merge import Place, split_partials
+from flows.pipeline import CHANGED_GROUPS_MAX, PartitionPipeline
+from flows.projection import Projection
+from schemas import Category
+from schemas.errors import UsageError
+
+FLUSH_S = 0.25
+"""Seconds after which even a few changed groups are sent on to the view."""
+END = "end"
+
+
+class Target(Protocol):
+    """Where a view is kept during a job."""
+
+    projection: Projection
+
+    def load(self) -> tuple[Mapping[str, Any], pa.Table] | None:
+        """Facts and partials of the newest commit; None before the first."""
+
+    def open(self) -> Writer: ...
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """A source has reached the end of a partition, or was asked to stop."""
+
+    category: str
+    partition: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Nothing came: time to pass on what waits."""
+
+    category: str
+    partitions: tuple[int, ...]
+
+
+Arrival = Slice | End | Tick
+
+
+@dataclass
+class Job:
+    """``until``: None follows, "end" stops at the ends seen on start, a cut stops exactly there."""
+
+    targets: Sequence[Target]
+    open_log: Callable[[], Log]
+    until: str | Cut | None = None
+    origin: str | Cut | None = None
+    pace: Pace = field(default_factory=Pace)
+    stop: threading.Event = field(default_factory=threading.Event)
+    error: BaseException | None = None
+    positions: dict[Place, int] = field(default_factory=dict)
+    ends: dict[Place, int] = field(default_factory=dict)
+    must_match: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Facts of committed views that this job folds again: definition and log must still be theirs."""
+
+    def __post_init__(self) -> None:
+        self._opening = threading.RLock()
+        self._log: Log | None = None
+        self._standings: dict[str, Standing] = {}
+        self._infos: dict[str, CategoryInfo] = {}
+        self._pipelines: dict[Place, PartitionPipeline] = {}
+        self._flushed: dict[Place, float] = {}
+        self.categories = _categories([target.projection for target in self.targets])
+        self.views = {target.projection.title: target for target in self.targets}
+
+    @contextmanager
+    def guard(self) -> Iterator[None]:
+        """Remember the first error of any part, and let the others end."""
+        try:
+            yield
+        except StopIteration:
+            raise
+        except BaseException as error:
+            if self.error is None:
+                self.error = error
+            self.stop.set()
+            raise
+
+    # -- opening
+
+    def open(self) -> Log:
+        with self._opening:
+            if self._log is None:
+                self._log = self.open_log()
+                self._infos = {name: self._log.describe(name) for name in self.categories}
+                for target in self.targets:
+                    self._standings[target.projection.title] = self._standing(target, self._log)
+                self._set_ends()
+            return self._log
+
+    def _standing(self, target: Target, log: Log) -> Standing:
+        projection = target.projection
+        infos = {category.name: self._infos[category.name] for category in projection.categories}
+        if committed := self.must_match.get(projection.title):
+            check_definition(projection, committed)
+            check_log(projection, standing_of(committed), infos, log)
+        loaded = target.load()
+        if loaded is None:
+            standing, partials = begin(projection, infos, self.origin), None
+        else:
+            facts, partials = loaded
+            check_definition(projection, facts)
+            standing = standing_of(facts)
+            check_log(projection, standing, infos, log)
+        found = split_partials(projection, partials) if partials is not None else {}
+        for place, progress in standing.progress.items():
+            fold = PartitionFold(projection, *place, progress, found.get(place))
+            if place not in self._pipelines:
+                self._pipelines[place] = PartitionPipeline(self.categories[place[0]], [])
+            self._pipelines[place].join(fold)
+        return standing
+
+    def _set_ends(self) -> None:
+        for name, info in self._infos.items():
+            ends = self.until[name] if isinstance(self.until, dict) else info.ends
+            self.ends.update({(name, p): end for p, end in enumerate(ends)})
+        self.positions.update({place: pipeline.position for place, pipeline in self._pipelines.items()})
+
+    # -- reading, on the worker that owns the partitions
+
+    def reader(self, category: str, worker: int, workers: int) -> tuple[Reader | None, list[int]]:
+        """A reader of this worker's share of the partitions, and that share."""
+        log = self.open()
+        mine = [p for p in range(self._infos[category].partitions) if p % workers == worker]
+        start = {p: self._pipelines[(category, p)].position for p in mine}
+        until = {p: max(self.ends[(category, p)], start[p]) for p in mine} if self.until is not None else None
+        return (log.reader(category, start, until) if mine else None), mine
+
+    def is_done(self, category: str, partition: int, next_offset: int) -> bool:
+        return self.until is not None and next_offset >= self.ends[(category, partition)]
+
+    # -- folding, on the same worker
+
+    def fold(self, arrival: Arrival) -> list[tuple[str, Delta | None]]:
+        """Deltas by view; a None asks a view whether a commit is due."""
+        if isinstance(arrival, Slice):
+            place = (arrival.category, arrival.partition)
+            self._pipelines[place].fold(arrival)
+            self.positions[place] = arrival.next_offset
+            waited = monotonic() - self._flushed.get(place, 0.0) > FLUSH_S
+            return self._deltas(place, at_least=0 if waited else CHANGED_GROUPS_MAX)
+        if isinstance(arrival, End):
+            return self._deltas((arrival.category, arrival.partition), end=True)
+        sent = [found for p in arrival.partitions for found in self._deltas((arrival.category, p))]
+        return sent + [(view, None) for view in self.views]
+
+    def _deltas(self, place: Place, *, end: bool = False, at_least: int = 0) -> list[tuple[str, Delta | None]]:
+        if at_least == 0:
+            self._flushed[place] = monotonic()
+        return [(delta.view, delta) for delta in self._pipelines[place].deltas(end=end, at_least=at_least)]
+
+    # -- committing, on the worker that owns the view
+
+    def committer(self, view: str) -> Committer:
+        self.open()
+        target = self.views[view]
+        return Committer(target.projection, target.open(), self._standings[view], self.pace)
+
+    def close(self) -> None:
+        if self._log is not None:
+            self._log.close()
+
+
+def _categories(projections: Sequence[Projection]) -> dict[str, Category]:
+    found: dict[str, Category] = {}
+    for projection in projections:
+        for category in projection.categories:
+            if found.setdefault(category.name, category) is not category:
+                raise UsageError(f"two different definitions of category `{category.name}`", do="declare it once and import it")
+    return found

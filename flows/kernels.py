@@ -1,0 +1,75 @@
+"""Sequential kernels of the fold: one pass in offset order over dense group ids.
+
+``ids[i]`` is the group of row i, ``ok[i]`` whether the row contributes; ``n[g]`` counts contributions of group g, and
+the first one initialises (so that -0.0 survives and nothing is ever added to an invented zero).
+"""
+
+from __future__ import annotations
+
+import numba as nb
+import numpy as np
+import numpy.typing as npt
+
+Ints = npt.NDArray[np.int64]
+Unsigned = npt.NDArray[np.uint64]
+Floats = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+
+
+@nb.njit(nogil=True, cache=True)
+def count(ids: Ints, ok: Mask, n: Ints) -> None:
+    for i in range(len(ids)):
+        n[ids[i]] += ok[i]
+
+
+@nb.njit(nogil=True, cache=True)
+def sum_floats(ids: Ints, ok: Mask, values: Floats, n: Ints, total: Floats) -> None:
+    for i in range(len(ids)):
+        if ok[i]:
+            g = ids[i]
+            total[g] = values[i] if n[g] == 0 else total[g] + values[i]
+            n[g] += 1
+
+
+@nb.njit(nogil=True, cache=True)
+def sum_ints(ids: Ints, ok: Mask, values: Ints, n: Ints, low: Unsigned, high: Ints) -> None:
+    """128-bit two's complement: ``high * 2**64 + low``."""
+    for i in range(len(ids)):
+        if ok[i]:
+            g = ids[i]
+            before = low[g]
+            low[g] = before + np.uint64(values[i])
+            high[g] += (np.int64(1) if low[g] < before else np.int64(0)) - (np.int64(1) if values[i] < 0 else np.int64(0))
+            n[g] += 1
+
+
+@nb.njit(nogil=True, cache=True)
+def extreme(ids: Ints, ok: Mask, values: Ints, n: Ints, best: Ints, greatest: bool) -> None:
+    for i in range(len(ids)):
+        if ok[i]:
+            g = ids[i]
+            if n[g] == 0 or (values[i] > best[g] if greatest else values[i] < best[g]):
+                best[g] = values[i]
+            n[g] += 1
+
+
+@nb.njit(nogil=True, cache=True)
+def by_time(ids: Ints, ok: Mask, values: Ints, time: Ints, n: Ints, when: Ints, chosen: Ints, last: bool) -> None:
+    """Of equal times the first row wins for ``first`` and the last row for ``last``: rows are in offset order."""
+    for i in range(len(ids)):
+        if ok[i]:
+            g = ids[i]
+            if n[g] == 0 or (time[i] >= when[g] if last else time[i] < when[g]):
+                when[g], chosen[g] = time[i], values[i]
+            n[g] += 1
+
+
+@nb.njit(nogil=True, cache=True)
+def watermarks_before(time: Ints, moves: Mask, start: int) -> tuple[Ints, int]:
+    """The watermark before every record, and after the last; ``moves``: whether the record has an event time."""
+    before = np.empty(len(time), np.int64)
+    for i in range(len(time)):
+        before[i] = start
+        if moves[i] and time[i] > start:
+            start = time[i]
+    return before, start

@@ -1,0 +1,130 @@
+"""Partial results of the groups of one projection in one partition: a group table and the accumulators' arrays.
+
+The same class serves the fold (which changes groups row by row) and the merge (which takes over whole partials). A
+group's canonical key begins with its window start, so that windows can be dropped without decoding keys.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from flows.accumulators import ARROW, State
+from flows.groups import GroupTable
+from flows.projection import Projection
+from schemas.canonical import decode
+from schemas.event import TIMESTAMP
+
+Ints = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+
+GROUP = pa.field("group", pa.binary(), nullable=False)
+"""Canonical encoding of (window start, key columns): orders as the view's primary key does."""
+
+
+def partial_fields(projection: Projection) -> list[pa.Field]:
+    """Arrow fields of a partial, beside the group: ``<column>.<field>`` for each field of each accumulator."""
+    return [
+        pa.field(f"{acc.name}.{field}", ARROW[np.dtype(kind)])
+        for acc in projection.accumulators
+        for field, kind in acc.fields.items()
+    ]
+
+
+class Partials:
+    def __init__(self, projection: Projection) -> None:
+        self.projection = projection
+        self.schema = pa.schema([GROUP, *partial_fields(projection)])
+        self._clear()
+
+    def _clear(self) -> None:
+        self.table = GroupTable()
+        self.window_start = np.empty(0, np.int64)
+        self.states: list[State] = [
+            {field: np.empty(0, kind) for field, kind in acc.fields.items()} for acc in self.projection.accumulators
+        ]
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def intern(self, groups: pa.BinaryArray) -> Ints:
+        """Ids of groups, made where they are new; arrays have room for all of them afterwards."""
+        known = len(self.table)
+        ids = self.table.intern(groups)
+        if len(self.table) > known:
+            self._make_room()
+            if self.projection.window:
+                fresh = np.arange(known, len(self.table))
+                (starts,) = decode_prefix(self.table.keys(fresh))
+                self.window_start[fresh] = starts
+        return ids
+
+    def _make_room(self) -> None:
+        size = len(self.window_start)
+        if len(self.table) <= size:
+            return
+        larger = max(1024, 2 * len(self.table))
+        self.window_start = _extended(self.window_start, larger)
+        self.states = [{field: _extended(a, larger) for field, a in state.items()} for state in self.states]
+
+    def put(self, batch: pa.RecordBatch) -> Ints:
+        """Take over whole partials (schema ``self.schema``), replacing what was there; returns their ids."""
+        ids = self.intern(batch.column("group"))
+        at = 1
+        for state in self.states:
+            for field, array in state.items():
+                array[ids] = batch.column(at).to_numpy(zero_copy_only=False)
+                at += 1
+        return ids
+
+    def get(self, ids: Ints) -> pa.RecordBatch:
+        """Partials of groups, schema ``self.schema``."""
+        columns = [self.table.keys(ids)]
+        for state in self.states:
+            columns += [pa.array(array[ids], ARROW[array.dtype], from_pandas=False) for array in state.values()]
+        return pa.record_batch(columns, schema=self.schema)
+
+    def rows(self, ids: Ints) -> list[State]:
+        """Copies of the states of groups; where an id is -1 the partial is absent (``n == 0``)."""
+        there = ids >= 0
+        picked = []
+        for state in self.states:
+            copy = {field: array[ids] if len(array) else np.zeros(len(ids), array.dtype) for field, array in state.items()}
+            copy["n"] = np.where(there, copy["n"], 0)
+            picked.append(copy)
+        return picked
+
+    def before(self, window_start: int) -> Ints:
+        """Ids of the groups whose window starts at or before ``window_start``."""
+        return np.flatnonzero(self.window_start[: len(self.table)] <= window_start)
+
+    def drop(self, ids: Ints) -> None:
+        """Forget groups. Ids change."""
+        if not len(ids):
+            return
+        if len(ids) == len(self.table):
+            self._clear()
+            return
+        keep = np.setdiff1d(np.arange(len(self.table)), ids)
+        self.table = self.table.keep(keep)
+        self.window_start = self.window_start[keep]
+        self.states = [{field: array[keep] for field, array in state.items()} for state in self.states]
+
+
+def decode_prefix(groups: pa.BinaryArray) -> list[Ints]:
+    """The window starts of canonical group keys."""
+    from pyarrow import compute as pc
+
+    (starts,) = decode(pc.binary_slice(groups, 0, 9), [TIMESTAMP])
+    return [np.asarray(starts.cast(pa.int64()))]
+
+
+def _extended(array: npt.NDArray[Any], size: int) -> npt.NDArray[Any]:
+    larger = np.zeros(size, array.dtype)
+    if array.dtype == object:
+        larger[:] = None
+    larger[: len(array)] = array
+    return larger

@@ -1,0 +1,62 @@
+"""Where a view stands in one partition: position, watermark, counts, and what is remembered of the log."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+NO_WATERMARK = -(2**63)
+"""Before any event: smaller than every event time (microseconds)."""
+
+COUNTS = ("read", "folded", "other_types", "filtered", "late", "dead_letters", "tombstones", "markers", "pending")
+"""Records of a partition, by what became of them. ``read`` is the sum of the others: the conservation law."""
+
+
+@dataclass(slots=True)
+class Progress:
+    """Facts of a view about one partition of one category; all of them pure functions of the log up to ``next_offset``.
+
+    ``last_offset`` and ``last_hash``: the last record before the position (-1: none), read again on start.
+    ``log_digest``: sum of record hashes since the origin. ``missing``: offsets that compaction had removed.
+    """
+
+    next_offset: int
+    watermark: int = NO_WATERMARK
+    leader_epoch: int = -1
+    last_offset: int = -1
+    last_hash: int = 0
+    log_digest: int = 0
+    missing: int = 0
+    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COUNTS, 0))
+
+    def copy(self) -> Progress:
+        return replace(self, counts=dict(self.counts))
+
+    def check_conservation(self, where: str) -> None:
+        total = sum(count for name, count in self.counts.items() if name != "read")
+        assert total == self.counts["read"], f"{where}: {self.counts} do not add up"
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "next_offset": self.next_offset,
+            "watermark_us": None if self.watermark == NO_WATERMARK else self.watermark,
+            "leader_epoch": self.leader_epoch,
+            "last_offset": self.last_offset,
+            "last_hash": f"{self.last_hash:016x}",
+            "log_digest": f"{self.log_digest:016x}",
+            "missing": self.missing,
+            "counts": self.counts,
+        }
+
+    @classmethod
+    def from_json(cls, facts: dict[str, Any]) -> Progress:
+        return cls(
+            next_offset=facts["next_offset"],
+            watermark=NO_WATERMARK if facts["watermark_us"] is None else facts["watermark_us"],
+            leader_epoch=facts["leader_epoch"],
+            last_offset=facts["last_offset"],
+            last_hash=int(facts["last_hash"], 16),
+            log_digest=int(facts["log_digest"], 16),
+            missing=facts["missing"],
+            counts=dict(facts["counts"]),
+        )

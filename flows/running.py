@@ -1,0 +1,265 @@
+"""``run``, ``rebuild`` and ``verify``: the three things one does with a projection.
+
+    run(projections, log=..., store=..., until="end")     follow the log; the newest commit is where it goes on
+    rebuild(projection, log=..., store=...)                fold from the origin into a new generation, then take over
+    verify(projection, log=..., store=...)                 fold to the committed cut in a scratch place, compare digests
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from connectors.log import Log, open_log
+from connectors.table import Manifest, Writer, newest_manifest, open_writer, read_table
+from flows.committer import Pace
+from flows.engine import build, execute
+from flows.facts import Cut
+from flows.job import END, Job
+from flows.merge import table_specs
+from flows.projection import Projection
+from schemas.errors import Superseded, UnknownView
+
+DEFAULT_LOG = "data/log"
+DEFAULT_STORE = "data/store"
+SCRATCH = ".verify"
+COMPARED = ("rows", "late", "dead_letters")
+"""The tables of a view that must be the same when it is folded again. Partials follow from the log as well, but a
+window may be final already where its partials are stored: only what readers see is compared."""
+
+Watch = Callable[[Job], None]
+"""Called with a job before it starts, to show its progress."""
+
+
+@dataclass(frozen=True, slots=True)
+class LiveTarget:
+    """The live generation of a view in a store."""
+
+    projection: Projection
+    store: Path
+
+    def load(self) -> tuple[Mapping[str, Any], pa.Table] | None:
+        manifest = newest_manifest(self.store, self.projection.name, self.projection.version)
+        if manifest is None:
+            return None
+        return manifest.facts, read_table(self.store, manifest, "partials")
+
+    def open(self) -> Writer:
+        projection = self.projection
+        return open_writer(self.store, projection.name, projection.version, table_specs(projection))
+
+
+@dataclass(frozen=True, slots=True)
+class WriterTarget:
+    """A writer that is open already and outlives the job."""
+
+    projection: Projection
+    writer: Writer
+
+    def load(self) -> tuple[Mapping[str, Any], pa.Table] | None:
+        manifest = self.writer.manifest
+        return None if manifest is None else (manifest.facts, self.writer.read("partials"))
+
+    def open(self) -> Writer:
+        return self.writer.shared()
+
+
+def run(
+    projections: Sequence[Projection],
+    *,
+    log: Log | str | None = None,
+    store: str | Path | None = None,
+    until: str | Cut | None = None,
+    workers: int = 1,
+    process: int | None = None,
+    addresses: Sequence[str] = (),
+    origin: str | Cut | None = None,
+    pace: Pace | None = None,
+    stop: threading.Event | None = None,
+    watch: Watch | None = None,
+) -> None:
+    """Follow the log, or go on until its present end (``until="end"``) or a cut.
+
+    ``log``: a Log, or a URL or path (default: REFOLD_LOG, then data/log); ``store`` likewise (REFOLD_STORE, data/store).
+    When a rebuild takes over a view, the run drops what it had not committed and goes on from the new generation.
+    """
+    stop = stop or threading.Event()
+    while True:
+        job = _job(projections, log, store, until, origin, pace or Pace(), stop)
+        if watch:
+            watch(job)
+        try:
+            return execute(job, workers=workers, process=process, addresses=addresses)
+        except Superseded:
+            stop.clear()
+
+
+def dataflow(*projections: Projection) -> Any:
+    """A Bytewax ``Dataflow`` of these projections, for ``python -m bytewax.run MODULE:flow``.
+
+    Log, store and end come from REFOLD_LOG, REFOLD_STORE and REFOLD_UNTIL when the flow starts; building it opens nothing.
+    """
+    return build(_job(projections, None, None, os.environ.get("REFOLD_UNTIL") or None, None, Pace(), threading.Event()))
+
+
+def _job(
+    projections: Sequence[Projection],
+    log: Log | str | None,
+    store: str | Path | None,
+    until: str | Cut | None,
+    origin: str | Cut | None,
+    pace: Pace,
+    stop: threading.Event,
+) -> Job:
+    place = store_path(store)
+    targets = [LiveTarget(projection, place) for projection in projections]
+    return Job(targets, _opener(log), until=until, origin=origin, pace=pace, stop=stop)
+
+
+def store_path(store: str | Path | None) -> Path:
+    return Path(store or os.environ.get("REFOLD_STORE") or DEFAULT_STORE)
+
+
+def log_url(log: str | None) -> str:
+    return log or os.environ.get("REFOLD_LOG") or DEFAULT_LOG
+
+
+def _opener(log: Log | str | None) -> Callable[[], Log]:
+    if log is None or isinstance(log, str):
+        return lambda: open_log(log_url(log))
+    return lambda: _Borrowed(log)
+
+
+class _Borrowed:
+    """A log that the caller opened and will close."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._log, name)
+
+    def close(self) -> None:
+        return
+
+
+def rebuild(
+    projection: Projection,
+    *,
+    log: Log | str | None = None,
+    store: str | Path | None = None,
+    workers: int = 1,
+    origin: str | Cut | None = None,
+    pace: Pace | None = None,
+    stop: threading.Event | None = None,
+    watch: Watch | None = None,
+) -> Manifest | None:
+    """Fold again from the origin into a fresh generation, catch up with the live view, and take over in one step.
+
+    The view keeps serving, and may keep running, meanwhile; no file of it is trusted or touched. Returns the manifest
+    that took over, or None when it was stopped before (the live view is as it was).
+    """
+    stop = stop or threading.Event()
+    with open_writer(store_path(store), projection.name, projection.version, table_specs(projection), building=True) as writer:
+        until: str | Cut = END
+        while True:
+            job = Job([WriterTarget(projection, writer)], _opener(log), until, origin, pace or Pace(), stop)
+            if watch:
+                watch(job)
+            execute(job, workers=workers)
+            if stop.is_set():
+                return None
+            ahead = writer.live_cut_ahead()
+            if ahead is None:
+                return writer.take_over()
+            until = ahead
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """``ok``: a fresh fold to the view's cut gives the same tables. ``digest`` is the committed one, ``refolded`` the other.
+    ``first_difference`` says in words what differs first."""
+
+    view: str
+    ok: bool
+    digest: str
+    refolded: str
+    cut: Cut
+    first_difference: str | None = None
+    damaged: tuple[str, ...] = ()
+
+
+def verify(
+    projection: Projection,
+    *,
+    log: Log | str | None = None,
+    store: str | Path | None = None,
+    workers: int = 1,
+    stop: threading.Event | None = None,
+    watch: Watch | None = None,
+) -> Verification:
+    """Fold to the committed cut in a scratch place beside the store and compare digests; nothing of the view is touched.
+
+    Raises ``LogChanged`` when the log is no longer the one that the view was folded from.
+    """
+    place = store_path(store)
+    manifest = newest_manifest(place, projection.name, projection.version)
+    if manifest is None:
+        raise UnknownView(f"view {projection.title} has never been committed", where=str(place), do=f"refold run {projection.title}")
+    from connectors.view import check_files
+
+    damaged = check_files(place, projection.name, projection.version)
+    with _scratch(place) as scratch, open_writer(scratch, projection.name, projection.version, table_specs(projection)) as writer:
+        origin = manifest.facts["origin"]
+        job = Job([WriterTarget(projection, writer)], _opener(log), manifest.facts["cut"], origin, stop=stop or threading.Event())
+        job.must_match = {projection.title: manifest.facts}
+        if watch:
+            watch(job)
+        execute(job, workers=workers)
+        assert writer.manifest is not None
+        return _compare(projection, manifest, writer.manifest, [found.file for found in damaged])
+
+
+def _compare(projection: Projection, committed: Manifest, fresh: Manifest, damaged: Sequence[str]) -> Verification:
+    different = None
+    for name in COMPARED:
+        old, new = committed.tables[name], fresh.tables[name]
+        if old.digest != new.digest:
+            different = f"table {name}: {old.rows:,} rows with digest {old.digest[:12]}, refolded {new.rows:,} rows with digest {new.digest[:12]}"
+            break
+    logs = [(facts.facts["log"], facts) for facts in (committed, fresh)]
+    if different is None and _log_digests(logs[0][0]) != _log_digests(logs[1][0]):
+        different = "the log: other records than those that were folded, with the same outcome"
+    return Verification(
+        projection.title,
+        ok=different is None and not damaged,
+        digest=committed.digest,
+        refolded=fresh.digest,
+        cut=committed.facts["cut"],
+        first_difference=different,
+        damaged=tuple(damaged),
+    )
+
+
+def _log_digests(log: Mapping[str, Any]) -> dict[str, list[str]]:
+    return {name: [facts["log_digest"] for facts in found["partitions"]] for name, found in log.items()}
+
+
+@contextmanager
+def _scratch(store: Path) -> Iterator[Path]:
+    """A place of our own beside the views, gone afterwards."""
+    place = store / SCRATCH / str(os.getpid())
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True)
+    try:
+        yield place
+    finally:
+        shutil.rmtree(place, ignore_errors=True)

@@ -1,0 +1,34 @@
+"""Windows: which stretch of event time a row of the view covers. All in microseconds since the epoch, half-open."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from schemas.errors import UsageError
+
+_US = dt.timedelta(microseconds=1)
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Tumbling:
+    """Windows of one size, side by side, one of them starting at the epoch."""
+
+    size_us: int
+
+    def starts(self, event_time: Ints) -> Ints:
+        return event_time - event_time % self.size_us  # numpy's % floors: right before the epoch too
+
+    def render(self) -> dict[str, int | str]:
+        return {"kind": "tumbling", "size_us": self.size_us}
+
+
+def tumbling(size: dt.timedelta) -> Tumbling:
+    """``tumbling(timedelta(hours=1))``: [00:00, 01:00), [01:00, 02:00), ... in UTC."""
+    if size <= dt.timedelta(0):
+        raise UsageError(f"a window of size {size}", do="give a positive timedelta")
+    return Tumbling(size // _US)
