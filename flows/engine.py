@@ -19,6 +19,7 @@ from bytewax.dataflow import Dataflow
 from bytewax.inputs import DynamicSource, StatelessSourcePartition
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 
+from connectors.log import Reader
 from flows.fold import Delta
 from flows.job import Arrival, End, Job, Tick
 
@@ -42,6 +43,7 @@ def execute(job: Job, *, workers: int = 1, process: int | None = None, addresses
     """Run a job to its end, or until it is asked to stop. Raises the error of the part that failed first."""
     # The engine's web API binds every interface as soon as this variable is there, whatever its value.
     os.environ.pop(WEB_API, None)
+    job.raises = process is not None  # in a cluster one part's end must be everybody's
     try:
         cli_main(
             build(job),
@@ -50,7 +52,7 @@ def execute(job: Job, *, workers: int = 1, process: int | None = None, addresses
             addresses=list(addresses) or None,
             epoch_interval=EPOCH,
         )
-    except BaseException as error:
+    except Exception as error:
         raise job.error or error from None
     finally:
         job.close()
@@ -63,8 +65,7 @@ class _Fold:
         self._job = job
 
     def __call__(self, arrival: Arrival) -> Iterable[tuple[str, Delta | None]]:
-        with self._job.guard():
-            return self._job.fold(arrival)
+        return self._job.attempt(lambda: self._job.fold(arrival), [])
 
 
 class _Source(DynamicSource[Arrival]):
@@ -72,8 +73,7 @@ class _Source(DynamicSource[Arrival]):
         self._job, self._category = job, category
 
     def build(self, step_id: str, worker_index: int, worker_count: int) -> _Partitions:
-        with self._job.guard():
-            return _Partitions(self._job, self._category, worker_index, worker_count)
+        return _Partitions(self._job, self._category, worker_index, worker_count)
 
 
 class _Partitions(StatelessSourcePartition[Arrival]):
@@ -81,14 +81,15 @@ class _Partitions(StatelessSourcePartition[Arrival]):
 
     def __init__(self, job: Job, category: str, worker: int, workers: int) -> None:
         self._job, self._category = job, category
-        self._reader, self._partitions = job.reader(category, worker, workers)
-        self._open = set(self._partitions)
+        nothing: tuple[Reader | None, list[int]] = (None, [])
+        self._reader, partitions = job.attempt(lambda: job.reader(category, worker, workers), nothing)
+        self._open = set(partitions)
 
     def next_batch(self) -> Iterable[Arrival]:
-        if not self._open:
+        arrivals = self._job.attempt(self._arrivals, None) if self._open else None
+        if arrivals is None:
             raise StopIteration
-        with self._job.guard():
-            return self._arrivals()
+        return arrivals
 
     def _arrivals(self) -> list[Arrival]:
         if self._job.stop.is_set():
@@ -122,25 +123,28 @@ class _Sink(FixedPartitionedSink[Any, None]):
         return sorted(self._job.views).index(item_key)
 
     def build_part(self, step_id: str, for_part: str, resume_state: None) -> _View:
-        with self._job.guard():
-            return _View(self._job, for_part)
+        return _View(self._job, for_part)
 
 
 class _View(StatefulSinkPartition[Any, None]):
     def __init__(self, job: Job, view: str) -> None:
         self._job = job
-        self._committer = job.committer(view)
+        self._committer = job.attempt(lambda: job.committer(view), None)
 
     def write_batch(self, values: list[Delta | None]) -> None:
-        with self._job.guard():
-            for delta in values:
-                if delta is not None:
-                    self._committer.add(delta)
-            self._committer.commit_if_due()
+        self._job.attempt(lambda: self._write(values), None)
+
+    def _write(self, values: list[Delta | None]) -> None:
+        assert self._committer is not None
+        for delta in values:
+            if delta is not None:
+                self._committer.add(delta)
+        self._committer.commit_if_due()
 
     def snapshot(self) -> None:
         return None
 
     def close(self) -> None:
         # Also called when another part has failed: nothing is committed here, only let go.
-        self._committer.close()
+        if self._committer is not None:
+            self._committer.close()

@@ -7,10 +7,9 @@ A job remembers the first error that happened in any of its parts: engines wrap 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import pyarrow as pa
 
@@ -31,6 +30,9 @@ FLUSH_S = 0.25
 END = "end"
 
 
+Done = TypeVar("Done")
+
+
 class Target(Protocol):
     """Where a view is kept during a job."""
 
@@ -40,6 +42,8 @@ class Target(Protocol):
         """Facts and partials of the newest commit; None before the first."""
 
     def open(self) -> Writer: ...
+
+    def close(self, writer: Writer) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +75,8 @@ class Job:
     origin: str | Cut | None = None
     pace: Pace = field(default_factory=Pace)
     stop: threading.Event = field(default_factory=threading.Event)
-    error: BaseException | None = None
+    raises: bool = False
+    error: Exception | None = None
     positions: dict[Place, int] = field(default_factory=dict)
     ends: dict[Place, int] = field(default_factory=dict)
     must_match: dict[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -87,18 +92,21 @@ class Job:
         self.categories = _categories([target.projection for target in self.targets])
         self.views = {target.projection.title: target for target in self.targets}
 
-    @contextmanager
-    def guard(self) -> Iterator[None]:
-        """Remember the first error of any part, and let the others end."""
+    def attempt(self, work: Callable[[], Done], otherwise: Done) -> Done:
+        """Do a part's work. The first error of any part is remembered and ends the others; nothing more is committed.
+
+        Where ``raises`` is not set the part itself ends quietly: an engine that meets an exception prints its own trace.
+        """
+        if self.error is not None:
+            return otherwise
         try:
-            yield
-        except StopIteration:
-            raise
-        except BaseException as error:
-            if self.error is None:
-                self.error = error
+            return work()
+        except Exception as error:
+            self.error = self.error or error
             self.stop.set()
-            raise
+            if self.raises:
+                raise
+            return otherwise
 
     # -- opening
 
@@ -178,7 +186,12 @@ class Job:
     def committer(self, view: str) -> Committer:
         self.open()
         target = self.views[view]
-        return Committer(target.projection, target.open(), self._standings[view], self.pace)
+        writer = target.open()
+        try:
+            return Committer(target.projection, writer, self._standings[view], self.pace, target.close)
+        except BaseException:
+            target.close(writer)
+            raise
 
     def close(self) -> None:
         if self._log is not None:

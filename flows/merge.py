@@ -16,7 +16,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from connectors.table import Changes, TableSpec
+from connectors.changes import Changes
+from connectors.manifest import TableSpec
 from flows.fold import DEAD_LETTERS, LATE, Delta
 from flows.groups import GroupTable
 from flows.partials import GROUP, Partials, partial_fields

@@ -67,6 +67,19 @@ class Projection:
         self.types = self._expression_types()
         self.accumulators = [self._accumulator(column) for column in self.columns]
 
+    def over(self, category: Category) -> Projection:
+        """The same projection of another category with the same event types (another topic, for example)."""
+        return Projection(
+            name=self.name,
+            version=self.version,
+            category=category,
+            columns=self.columns,
+            events=self.events,
+            key=self.key,
+            window=self.window,
+            allowed_lateness=dt.timedelta(microseconds=self.allowed_lateness_us),
+        )
+
     def __repr__(self) -> str:
         return f"<Projection {self.title} of {self.category.name}>"
 

@@ -19,7 +19,9 @@ from typing import Any
 import pyarrow as pa
 
 from connectors.log import Log, open_log
-from connectors.table import Manifest, Writer, newest_manifest, open_writer, read_table
+from connectors.manifest import Manifest
+from connectors.reading import newest_manifest, read_table
+from connectors.table import Writer, open_writer
 from flows.committer import Pace
 from flows.engine import build, execute
 from flows.facts import Cut
@@ -56,6 +58,9 @@ class LiveTarget:
         projection = self.projection
         return open_writer(self.store, projection.name, projection.version, table_specs(projection))
 
+    def close(self, writer: Writer) -> None:
+        writer.close()
+
 
 @dataclass(frozen=True, slots=True)
 class WriterTarget:
@@ -69,7 +74,10 @@ class WriterTarget:
         return None if manifest is None else (manifest.facts, self.writer.read("partials"))
 
     def open(self) -> Writer:
-        return self.writer.shared()
+        return self.writer
+
+    def close(self, writer: Writer) -> None:
+        """Whoever opened it closes it."""
 
 
 def run(
@@ -177,9 +185,9 @@ def rebuild(
             execute(job, workers=workers)
             if stop.is_set():
                 return None
-            ahead = writer.live_cut_ahead()
+            ahead = writer.take_over()
             if ahead is None:
-                return writer.take_over()
+                return writer.manifest
             until = ahead
 
 

@@ -1,0 +1,49 @@
+"""What the two hand-written baselines share: a kafka-python consumer over some partitions, and what a side reports."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from kafka import KafkaConsumer, TopicPartition
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one side did. ``seconds`` run from its first call of a client to its last result, imports left out."""
+
+    events: int
+    counted: int
+    amount: float
+    seconds: float
+
+
+def report(result: Result) -> None:
+    """The last line that a side prints."""
+    json.dump(asdict(result), sys.stdout)
+    print(flush=True)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("address", help="host:port of the broker")
+    parser.add_argument("topic")
+    parser.add_argument("events_max", type=int, help="stop when about so many events were read")
+    return parser.parse_args()
+
+
+def consumer(address: str, topic: str, partitions: Sequence[int]) -> KafkaConsumer:
+    """From the beginning of the partitions, in no group."""
+    opened = KafkaConsumer(bootstrap_servers=address, group_id=None, enable_auto_commit=False, max_poll_records=2_000)
+    assigned = [TopicPartition(topic, partition) for partition in partitions]
+    opened.assign(assigned)
+    opened.seek_to_beginning(*assigned)
+    return opened
+
+
+def ends(opened: KafkaConsumer) -> dict[TopicPartition, int]:
+    """Next offset after the last record, per assigned partition."""
+    return dict(opened.end_offsets(list(opened.assignment())))

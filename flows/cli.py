@@ -1,0 +1,349 @@
+"""The command line: it parses, calls and prints. Heavy imports happen inside the commands, so that help is quick."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from schemas.errors import RefoldError, UsageError
+
+if TYPE_CHECKING:
+    from flows.projection import Projection
+    from flows.running import Verification
+
+OVERVIEW = """\
+refold keeps tables that follow event streams, and can prove that they are right.
+
+\b
+  refold demo                              a year of flights: fold, break, verify, rebuild
+  refold run departures_by_hour            follow the log; Ctrl-C stops, the next start goes on
+  refold query "FROM aircraft LIMIT 5"     SQL over the committed views
+  refold status                            where each view stands, and how far behind the log
+  refold verify departures_by_hour         fold again to the same cut: is it the same table?
+  refold rebuild departures_by_hour        fold from offset zero beside the live view, then take over
+
+Log and store come from --log / REFOLD_LOG (data/log) and --store / REFOLD_STORE (data/store); a file `.env` is read.
+Exit codes: 0 done, 1 the answer is no, 2 the call is wrong, 3 the log or the store failed.
+"""
+
+
+def run_cli() -> NoReturn:
+    """Entry point: errors as text (``--debug`` or REFOLD_DEBUG: with the traceback), exit codes as documented."""
+    _read_env_file(Path(".env"))
+    try:
+        sys.exit(main.main(standalone_mode=False) or 0)
+    except click.exceptions.NoArgsIsHelpError as error:
+        print(error.format_message())
+        sys.exit(0)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(0)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except RefoldError as error:
+        if os.environ.get("REFOLD_DEBUG"):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+def _read_env_file(path: Path) -> None:
+    """``REFOLD_*=value`` lines; what the environment has already wins."""
+    if not path.is_file():
+        return
+    for line in path.read_text().splitlines():
+        name, separator, value = line.strip().removeprefix("export ").partition("=")
+        if separator and name.strip().startswith("REFOLD_"):
+            os.environ.setdefault(name.strip(), value.strip().strip("\"'"))
+
+
+@click.group(help=OVERVIEW, no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="refold", message="%(prog)s %(version)s")
+def main() -> None:
+    pass
+
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def _options(*names: str) -> Decorator:
+    """Options that several commands share, in one place and with one wording."""
+    every = {
+        "log": click.option("--log", metavar="URL", envvar="REFOLD_LOG", default="data/log", show_default=True, help="redpanda://host:9092, or the directory of an embedded log."),
+        "store": click.option("--store", metavar="DIR", envvar="REFOLD_STORE", default="data/store", show_default=True, help="Directory of the views."),
+        "flows": click.option("--flows", "modules", metavar="MODULE", multiple=True, help="Module with projections of your own, beside the package `flows` (may be repeated; REFOLD_FLOWS)."),
+        "json": click.option("--json", "as_json", is_flag=True, help="Print facts as JSON."),
+        "workers": click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Worker threads of this process."),
+        "quiet": click.option("--quiet", is_flag=True, help="No progress on standard error."),
+        "debug": click.option("--debug", is_flag=True, callback=_debug, expose_value=False, help="Tracebacks for errors."),
+        "origin": click.option("--origin", type=click.Choice(["earliest"]), help="Begin with what is left of a log whose start is gone; the view is then hopeful."),
+        "dead": click.option("--allow-dead-letters", is_flag=True, help="Go on even if most records of a category cannot be decoded."),
+        "interval": click.option("--commit-interval", type=click.FloatRange(min=0.0), default=1.0, show_default=True, help="Seconds between commits."),
+    }  # fmt: skip
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for name in reversed([*names, "debug"]):
+            command = every[name](command)
+        return command
+
+    return decorate
+
+
+def _debug(_: click.Context, __: click.Parameter, value: bool) -> None:
+    if value:
+        os.environ["REFOLD_DEBUG"] = "1"
+
+
+def _stop_on_signals() -> threading.Event:
+    """Ctrl-C and SIGTERM ask the job to commit what it has folded and end; a second Ctrl-C does not wait."""
+    stop = threading.Event()
+
+    def ask(number: int, _: object) -> None:
+        if stop.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        stop.set()
+
+    signal.signal(signal.SIGTERM, ask)
+    signal.signal(signal.SIGINT, ask)
+    return stop
+
+
+def _picked(names: tuple[str, ...], modules: tuple[str, ...]) -> list[Projection]:
+    from flows.discover import pick, projections
+
+    return pick(names, projections(modules))
+
+
+def _print_json(facts: Any) -> None:
+    click.echo(json.dumps(facts, indent=2, default=str))
+
+
+@main.command()
+@click.argument("views", nargs=-1, required=True, metavar="VIEW...")
+@_options("log", "store", "flows", "workers")
+@click.option("--processes", type=click.IntRange(1, 16), default=1, show_default=True, help="Processes of one cluster on this machine.")
+@click.option("--until", type=click.Choice(["end"]), help="Stop at the ends that the log has on start, instead of following.")
+@_options("origin", "dead", "interval", "quiet")
+@click.option("--process-id", type=int, hidden=True, help="This process of a cluster.")
+@click.option("--addresses", hidden=True, help="Addresses of all processes of a cluster.")
+def run(views: tuple[str, ...], log: str, store: str, modules: tuple[str, ...], workers: int, processes: int, until: str | None, origin: str | None, allow_dead_letters: bool, commit_interval: float, quiet: bool, process_id: int | None, addresses: str | None) -> None:  # fmt: skip
+    """Fold VIEWs and follow the log (VIEW is `name`, its newest version, or `name@version`).
+
+    Goes on from the last commit. Ctrl-C and SIGTERM commit what was folded and stop.
+    """
+    if processes > 1 and process_id is None:
+        from flows.cluster import supervise
+
+        sys.exit(supervise(processes))
+    from flows.committer import Pace
+    from flows.display import Meter, shown
+    from flows.running import run as run_views
+
+    picked = _picked(views, modules)
+    stop = _stop_on_signals()
+    with shown(Meter("Fold", quiet=quiet or bool(process_id))) as meter:
+        run_views(
+            picked, log=log, store=store, until=until, workers=workers, origin=origin, stop=stop, watch=meter.watch,
+            process=process_id, addresses=addresses.split(";") if addresses else (),
+            pace=Pace(commit_interval, allow_dead_letters),
+        )  # fmt: skip
+    if not quiet and not process_id:
+        for projection in picked:
+            _print_view(store, projection.name, projection.version)
+
+
+def _print_view(store: str, name: str, version: int | None = None) -> None:
+    from connectors.view import open_view
+    from flows.display import instant
+    from flows.status import summary
+
+    facts = summary(open_view(store, name, version))
+    click.echo(
+        f"{facts['view']:<20} v{facts['version']}  {facts['rows']:>9,} rows  final to {instant(facts['final_until_us']):<23}  "
+        f"late {facts['late_events']:,}  dead letters {facts['dead_letters']:,}  digest {facts['digest'][:12]}"
+        + ("  HOPEFUL" if facts["hopeful"] else "")
+    )
+
+
+@main.command()
+@click.argument("view")
+@_options("log", "store", "flows", "workers", "origin", "dead", "json", "quiet")
+def rebuild(view: str, log: str, store: str, modules: tuple[str, ...], workers: int, origin: str | None, allow_dead_letters: bool, as_json: bool, quiet: bool) -> None:  # fmt: skip
+    """Fold VIEW again from offset zero beside the live one, then take over in one step.
+
+    Nobody has to stop: readers keep the old snapshot until the switch, and a run goes on from the new one. No file of
+    the old view is trusted: damaged ones are put aside.
+    """
+    from connectors.view import open_view
+    from flows.committer import Pace
+    from flows.display import Meter, shown
+    from flows.running import rebuild as rebuild_view
+    from schemas.errors import StoreError
+
+    (projection,) = _picked((view,), modules)
+    try:
+        before = open_view(store, projection.name, projection.version).manifest
+    except StoreError:
+        before = None  # nothing there, or damaged: all the more reason
+    stop = _stop_on_signals()
+    with shown(Meter("Rebuild from offset zero", quiet=quiet)) as meter:
+        after = rebuild_view(
+            projection, log=log, store=store, workers=workers, origin=origin, stop=stop, watch=meter.watch,
+            pace=Pace(allow_dead_letters=allow_dead_letters),
+        )  # fmt: skip
+    if after is None:
+        click.echo("stopped; the live view is as it was")
+        return
+    if as_json:
+        _print_json({"view": projection.title, "digest": after.digest, "before": before and before.digest, "cut": after.cut})
+        return
+    if before is None:
+        click.echo(f"rebuilt {projection.title}  digest {after.digest}")
+    elif before.cut != after.cut:
+        click.echo(f"rebuilt {projection.title}  digest {after.digest}  (at a later cut than before: {before.digest[:12]})")
+    else:
+        same = "==" if before.digest == after.digest else "!="
+        click.echo(f"rebuilt {same} live\n  rebuilt  {after.digest}\n  live     {before.digest}")
+
+
+@main.command()
+@click.argument("view")
+@_options("log", "store", "flows", "workers", "json", "quiet")
+def verify(view: str, log: str, store: str, modules: tuple[str, ...], workers: int, as_json: bool, quiet: bool) -> None:
+    """Fold VIEW again to its committed cut in a scratch place and compare digests; check every stored file.
+
+    Exit code 0: the same table, byte for byte. 1: it differs, or files are damaged.
+    """
+    from flows.display import Meter, shown
+    from flows.running import verify as verify_view
+
+    (projection,) = _picked((view,), modules)
+    stop = _stop_on_signals()
+    with shown(Meter("Verify", quiet=quiet)) as meter:
+        found = verify_view(projection, log=log, store=store, workers=workers, stop=stop, watch=meter.watch)
+    if as_json:
+        _print_json({name: getattr(found, name) for name in found.__slots__})
+    else:
+        _print_verification(found)
+    sys.exit(0 if found.ok else 1)
+
+
+def _print_verification(found: Verification) -> None:
+    from flows.display import cut_text
+
+    click.echo(f"{found.view} at {cut_text(found.cut)}")
+    for name in found.damaged:
+        click.echo(f"  DAMAGED  {name}: its bytes are not what was committed")
+    if found.first_difference:
+        click.echo(f"  DIFFERS  {found.first_difference}")
+    if found.ok:
+        click.echo(f"  ok       live == refolded  digest {found.digest}")
+    else:
+        click.echo(f"  do       refold rebuild {found.view}")
+
+
+@main.command()
+@click.argument("views", nargs=-1, metavar="[VIEW...]")
+@_options("log", "store", "json")
+def status(views: tuple[str, ...], log: str, store: str, as_json: bool) -> None:
+    """Where views stand: position and lag per partition, finality, late events, dead letters."""
+    from connectors.log import open_log
+    from flows.display import instant
+    from flows.status import all_views, lag, summary
+
+    found = all_views(Path(store), views)
+    with open_log(log) as opened:
+        lags = [lag(view, opened) for view in found]
+    if as_json:
+        _print_json([{**summary(view), "partitions": places} for view, places in zip(found, lags, strict=True)])
+        return
+    if not found:
+        click.echo(f"no views in {store} yet; begin with:  refold run VIEW")
+    for view, places in zip(found, lags, strict=True):
+        _print_view(store, view.manifest.view, view.manifest.version)
+        for place in places:
+            behind = "the log has no such partition" if place["lag_records"] is None else f"lag {place['lag_records']:,} events"
+            holds = "  <- holds finality back" if place["holds_finality_back"] and len(places) > 1 else ""
+            click.echo(
+                f"  {place['category']}/{place['partition']}  next offset {place['next_offset']:,}  {behind}  "
+                f"watermark {instant(place['watermark_us'])}{holds}"
+            )
+
+
+@main.command()
+@click.argument("sql")
+@_options("store")
+@click.option("--format", "form", type=click.Choice(["table", "csv", "json", "parquet"]), default="table", show_default=True, help="What to print.")
+@click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
+def query(sql: str, store: str, form: str, as_json: bool) -> None:
+    """Run SQL over the committed views (Polars SQL; each view is a table). Example: "FROM aircraft LIMIT 5"."""
+    from flows.query import query as run_query
+    from flows.query import render
+
+    form = "json" if as_json else form
+    if form == "parquet" and sys.stdout.isatty():
+        raise UsageError("Parquet on a terminal is no use", do="send it to a file:  refold query ... --format parquet > out.parquet")
+    click.echo(render(run_query(Path(store), sql), form), nl=False)
+
+
+@main.command()
+@_options("store", "json")
+def views(store: str, as_json: bool) -> None:
+    """The views of a store: rows, size, columns, digest."""
+    from flows.status import all_views, summary
+
+    found = all_views(Path(store))
+    if as_json:
+        _print_json([{**summary(view), "columns": {f.name: str(f.type) for f in view.schema}} for view in found])
+        return
+    if not found:
+        click.echo(f"no views in {store} yet; begin with:  refold run VIEW")
+    for view in found:
+        facts = summary(view)
+        click.echo(f"{facts['view']}  v{facts['version']}  {facts['rows']:,} rows  {facts['bytes']:,} bytes  digest {facts['digest'][:12]}")
+        click.echo(f"  {', '.join(view.schema.names)}")
+
+
+@main.command()
+@click.argument("view")
+@_options("store", "json")
+def path(view: str, store: str, as_json: bool) -> None:
+    """The directory of VIEW's present snapshot: it stays as it is, so any reader may take its time.
+
+    Example: duckdb -c "FROM read_parquet('$(refold path aircraft)/*.parquet')"
+    """
+    from connectors.view import open_view
+
+    name, _, version = view.partition("@")
+    found = open_view(store, name, int(version) if version.isdigit() else None)
+    if as_json:
+        _print_json({"view": name, "path": str(found.path), "commit": found.manifest.seq, "digest": found.digest})
+    else:
+        click.echo(str(found.path))
+
+
+@main.command()
+@click.option("--log", metavar="URL", help="A broker to run the tour against (redpanda://host:9092); default: an embedded log of its own.")
+@click.option("--dir", "directory", default="data/demo", show_default=True, metavar="DIR", help="Where the demo keeps its log and views; emptied first.")
+@click.option("--days", type=click.IntRange(1, 365), default=365, show_default=True, help="How much of the year to fold.")
+@_options("workers")
+def demo(log: str | None, directory: str, days: int, workers: int) -> None:
+    """A year of real flights: append, fold into three views, break one, find the damage, rebuild, compare."""
+    from flows.demo import demo as run_demo
+
+    sys.exit(0 if run_demo(log, Path(directory), days, workers, click.echo) else 1)
+
+
+if __name__ == "__main__":
+    run_cli()

@@ -1,0 +1,65 @@
+"""Finding projections by name: in the ``flows`` package and in the modules named by ``--flows`` or REFOLD_FLOWS."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import pkgutil
+import sys
+from collections.abc import Iterable, Sequence
+from types import ModuleType
+
+import flows
+from flows.projection import Projection
+from schemas.errors import UsageError
+
+ENGINE_ROOM = frozenset(
+    "accumulators agg cli cli_serve cluster committer demo discover display engine expressions facts flights_facts flights_feed fold "
+    "groups job kernels merge partials pipeline progress projection query running status windows".split()
+)
+"""Modules of this package that hold no projections: not worth importing to look for them."""
+
+
+def projections(modules: Sequence[str] = ()) -> dict[str, Projection]:
+    """All projections by title (``name@version``). Raises ``UsageError`` for a module that cannot be imported."""
+    found: dict[str, Projection] = {}
+    for module in _modules(modules):
+        for value in vars(module).values():
+            if isinstance(value, Projection) and found.setdefault(value.title, value) is not value:
+                raise UsageError(f"two projections are called {value.title}", where=module.__name__, do="rename one, or raise its version")
+    return found
+
+
+def _modules(named: Sequence[str]) -> Iterable[ModuleType]:
+    own = [f"flows.{info.name}" for info in pkgutil.iter_modules(flows.__path__) if info.name not in ENGINE_ROOM]
+    extra = [*named, *os.environ.get("REFOLD_FLOWS", "").split(",")]
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # modules of the project that refold is used in
+    return [_import(name.strip()) for name in [*own, *extra] if name.strip()]
+
+
+def _import(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name and (name == error.name or name.startswith(error.name + ".")):
+            raise UsageError(f"there is no module `{name}`", do="check --flows and REFOLD_FLOWS") from None
+        raise
+
+
+def pick(names: Sequence[str], known: dict[str, Projection]) -> list[Projection]:
+    """Projections by ``name`` (its newest version) or ``name@version``."""
+    return [_pick(name, known) for name in names]
+
+
+def _pick(name: str, known: dict[str, Projection]) -> Projection:
+    if name in known:
+        return known[name]
+    versions = [projection for projection in known.values() if projection.name == name]
+    if versions:
+        return max(versions, key=lambda projection: projection.version)
+    titles = [*known, *{projection.name for projection in known.values()}]
+    close = difflib.get_close_matches(name, titles, 1)
+    hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(sorted(known)) or 'none'}"
+    raise UsageError(f"there is no projection `{name}`", do=f"{hint}\nprojections are found in the package `flows` and in --flows MODULE")

@@ -1,0 +1,107 @@
+"""What a person sees while a job works: a bar on a terminal, a plain line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from connectors.clock import monotonic
+from flows.job import Job
+
+REFRESH_S = 0.2
+PLAIN_S = 5.0
+
+
+@dataclass
+class Meter:
+    """Counts what a job has read, of what it has to read. ``quiet`` counts and shows nothing."""
+
+    title: str
+    quiet: bool = False
+
+    def __post_init__(self) -> None:
+        self.job: Job | None = None
+        self.began = monotonic()
+        self._start = 0
+
+    def watch(self, job: Job) -> None:
+        """A job begins (a rebuild may run several, one after the other)."""
+        self.job = job
+
+    @property
+    def counts(self) -> tuple[int, int | None]:
+        """Records read in this job, and how many it has to read (None: it follows)."""
+        job = self.job
+        if job is None or not job.positions:
+            return 0, None
+        positions, ends = dict(job.positions), dict(job.ends)
+        if not self._start:
+            self._start = sum(positions.values()) or 1
+        done = sum(positions.values()) - (self._start if self._start > 1 else 0)
+        whole = sum(max(ends[place], at) for place, at in positions.items()) - (self._start if self._start > 1 else 0)
+        return done, whole if job.until is not None else None
+
+    @property
+    def seconds(self) -> float:
+        return max(monotonic() - self.began, 1e-9)
+
+    def line(self) -> str:
+        done, whole = self.counts
+        rate = done / self.seconds
+        left = f", {max(whole - done, 0) / rate:,.0f} s left" if whole and rate else ""
+        share = f" of {whole:,}" if whole is not None else ""
+        return f"{self.title}  {done:,}{share} events  {rate / 1e6:.2f} M/s  {self.seconds:.1f} s{left}"
+
+
+@contextmanager
+def shown(meter: Meter) -> Iterator[Meter]:
+    """Show the meter until the block ends; the last state stays on screen."""
+    if meter.quiet:
+        yield meter
+        return
+    over = threading.Event()
+    show = _bar if sys.stderr.isatty() else _lines
+    thread = threading.Thread(target=show, args=(meter, over), daemon=True)
+    thread.start()
+    try:
+        yield meter
+    finally:
+        over.set()
+        thread.join()
+
+
+def _lines(meter: Meter, over: threading.Event) -> None:
+    while not over.wait(PLAIN_S):
+        print(meter.line(), file=sys.stderr, flush=True)
+    print(meter.line(), file=sys.stderr, flush=True)
+
+
+def _bar(meter: Meter, over: threading.Event) -> None:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    columns = (TextColumn("{task.fields[title]}"), BarColumn(bar_width=28), TextColumn("{task.fields[facts]}"))
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task("", total=None, title=meter.title, facts="")
+        while True:
+            last = over.wait(REFRESH_S)
+            done, whole = meter.counts
+            facts = meter.line().removeprefix(meter.title).strip()
+            progress.update(task, completed=done, total=whole or (done if last else None), facts=facts)
+            if last:
+                return
+
+
+def instant(us: int | None) -> str:
+    """Microseconds since the epoch as UTC text."""
+    if us is None:
+        return "-"
+    return datetime.fromtimestamp(us / 1e6, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def cut_text(cut: dict[str, list[int]]) -> str:
+    return " ".join(f"{name}[{' '.join(f'{p}:{o:,}' for p, o in enumerate(offsets))}]" for name, offsets in cut.items())

@@ -1,0 +1,50 @@
+"""SQL over committed views, by Polars. Each view is a table; a query sees one snapshot of each."""
+
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from connectors.view import list_views, open_view
+from schemas.errors import UsageError
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+def query(store: Path, sql: str) -> pl.DataFrame:
+    """The result of ``sql`` (DuckDB's ``FROM view`` without SELECT works too). Only views it names are opened."""
+    import polars as pl
+
+    words = set(re.findall(r"\w+", sql))
+    names = [name for name in list_views(store) if name in words]
+    if not names:
+        known = ", ".join(list_views(store)) or "none yet"
+        raise UsageError("the query names no view", where=str(store), do=f"views here: {known}")
+    context = pl.SQLContext({name: open_view(store, name).scan() for name in names})
+    try:
+        return context.execute(_with_select(sql), eager=True)
+    except pl.exceptions.PolarsError as error:
+        raise UsageError(f"the query cannot be run: {error}", do="see `refold views` for views and columns") from None
+
+
+def _with_select(sql: str) -> str:
+    return f"SELECT * {sql}" if sql.lstrip().lower().startswith("from") else sql
+
+
+def render(frame: pl.DataFrame, form: str) -> str | bytes:
+    """``table``, ``csv``, ``json`` (one array of objects) or ``parquet``."""
+    import polars as pl
+
+    if form == "csv":
+        return frame.write_csv()
+    if form == "json":
+        return frame.write_json() + "\n"
+    if form == "parquet":
+        buffer = io.BytesIO()
+        frame.write_parquet(buffer)
+        return buffer.getvalue()
+    with pl.Config(tbl_rows=1000, tbl_cols=50, tbl_hide_dataframe_shape=True, tbl_hide_column_data_types=True, fmt_str_lengths=80, tbl_width_chars=200, tbl_formatting="MARKDOWN"):
+        return f"{frame}\n{frame.height:,} rows\n"

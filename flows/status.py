@@ -1,0 +1,81 @@
+"""What is committed, and how far it is behind the log: facts as plain values, for people and for ``--json``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from connectors.log import Log
+from connectors.view import View, list_views, open_view
+from schemas.errors import UnknownCategory
+
+US_PER_S = 1_000_000
+
+
+def all_views(store: Path, names: tuple[str, ...] = ()) -> list[View]:
+    """The serving version of each view of a store (or of those named)."""
+    return [open_view(store, name) for name in (names or list_views(store))]
+
+
+def summary(view: View) -> dict[str, Any]:
+    """Facts of a committed snapshot, from its manifest alone."""
+    facts = view.manifest.facts
+    tables = view.manifest.tables
+    places = [place for log in facts["log"].values() for place in log["partitions"]]
+    counts = {name: sum(place["counts"][name] for place in places) for name in places[0]["counts"]}
+    return {
+        "view": view.manifest.view,
+        "version": view.manifest.version,
+        "commit": view.manifest.seq,
+        "rows": tables["rows"].rows,
+        "bytes": sum(chunk.bytes for chunk in tables["rows"].chunks),
+        "final_until_us": final_until_us(facts),
+        "late_events": counts["late"],
+        "dead_letters": counts["dead_letters"],
+        "events": counts,
+        "cut": facts["cut"],
+        "hopeful": facts["hopeful"],
+        "digest": view.digest,
+    }
+
+
+def final_until_us(facts: Mapping[str, Any]) -> int | None:
+    """Windows that end at or before this instant are final; None: none is, or the view has no windows."""
+    lateness = _definition(facts)["allowed_lateness_us"]
+    marks = [place["watermark_us"] for log in facts["log"].values() for place in log["partitions"]]
+    return None if lateness is None or None in marks else min(marks) - lateness
+
+
+def _definition(facts: Mapping[str, Any]) -> dict[str, Any]:
+    import json
+
+    found: dict[str, Any] = json.loads(facts["definition"])
+    return found
+
+
+def lag(view: View, log: Log) -> list[dict[str, Any]]:
+    """Per partition: position, end of the log, how many records lie between, and who holds finality back."""
+    found = []
+    facts = view.manifest.facts
+    for category, logged in facts["log"].items():
+        try:
+            ends = log.describe(category).ends
+        except UnknownCategory:
+            ends = ()
+        marks = [place["watermark_us"] for place in logged["partitions"]]
+        slowest = min((mark for mark in marks if mark is not None), default=None)
+        for partition, place in enumerate(logged["partitions"]):
+            end = ends[partition] if partition < len(ends) else None
+            found.append(
+                {
+                    "category": category,
+                    "partition": partition,
+                    "next_offset": place["next_offset"],
+                    "end": end,
+                    "lag_records": None if end is None else end - place["next_offset"],
+                    "watermark_us": place["watermark_us"],
+                    "holds_finality_back": place["watermark_us"] is None or place["watermark_us"] == slowest,
+                }
+            )
+    return found
