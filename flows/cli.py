@@ -93,7 +93,7 @@ def _options(*names: str) -> Decorator:
     }  # fmt: skip
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
-        for name in reversed([*names, "debug"]):
+        for name in reversed(names):
             command = every[name](command)
         return command
 
@@ -134,7 +134,7 @@ def _print_json(facts: Any) -> None:
 @_options("log", "store", "flows", "workers")
 @click.option("--processes", type=click.IntRange(1, 16), default=1, show_default=True, help="Processes of one cluster on this machine.")
 @click.option("--until", type=click.Choice(["end"]), help="Stop at the ends that the log has on start, instead of following.")
-@_options("origin", "dead", "interval", "quiet")
+@_options("origin", "dead", "interval", "quiet", "debug")
 @click.option("--process-id", type=int, hidden=True, help="This process of a cluster.")
 @click.option("--addresses", hidden=True, help="Addresses of all processes of a cluster.")
 def run(views: tuple[str, ...], log: str, store: str, modules: tuple[str, ...], workers: int, processes: int, until: str | None, origin: str | None, allow_dead_letters: bool, commit_interval: float, quiet: bool, process_id: int | None, addresses: str | None) -> None:  # fmt: skip
@@ -178,7 +178,7 @@ def _print_view(store: str, name: str, version: int | None = None) -> None:
 
 @main.command()
 @click.argument("view")
-@_options("log", "store", "flows", "workers", "origin", "dead", "json", "quiet")
+@_options("log", "store", "flows", "workers", "origin", "dead", "json", "quiet", "debug")
 def rebuild(view: str, log: str, store: str, modules: tuple[str, ...], workers: int, origin: str | None, allow_dead_letters: bool, as_json: bool, quiet: bool) -> None:  # fmt: skip
     """Fold VIEW again from offset zero beside the live one, then take over in one step.
 
@@ -219,7 +219,7 @@ def rebuild(view: str, log: str, store: str, modules: tuple[str, ...], workers: 
 
 @main.command()
 @click.argument("view")
-@_options("log", "store", "flows", "workers", "json", "quiet")
+@_options("log", "store", "flows", "workers", "json", "quiet", "debug")
 def verify(view: str, log: str, store: str, modules: tuple[str, ...], workers: int, as_json: bool, quiet: bool) -> None:
     """Fold VIEW again to its committed cut in a scratch place and compare digests; check every stored file.
 
@@ -255,7 +255,7 @@ def _print_verification(found: Verification) -> None:
 
 @main.command()
 @click.argument("views", nargs=-1, metavar="[VIEW...]")
-@_options("log", "store", "json")
+@_options("log", "store", "json", "debug")
 def status(views: tuple[str, ...], log: str, store: str, as_json: bool) -> None:
     """Where views stand: position and lag per partition, finality, late events, dead letters."""
     from connectors.log import open_log
@@ -283,7 +283,7 @@ def status(views: tuple[str, ...], log: str, store: str, as_json: bool) -> None:
 
 @main.command()
 @click.argument("sql")
-@_options("store")
+@_options("store", "debug")
 @click.option("--format", "form", type=click.Choice(["table", "csv", "json", "parquet"]), default="table", show_default=True, help="What to print.")
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
 def query(sql: str, store: str, form: str, as_json: bool) -> None:
@@ -298,7 +298,7 @@ def query(sql: str, store: str, form: str, as_json: bool) -> None:
 
 
 @main.command()
-@_options("store", "json")
+@_options("store", "json", "debug")
 def views(store: str, as_json: bool) -> None:
     """The views of a store: rows, size, columns, digest."""
     from flows.status import all_views, summary
@@ -317,7 +317,7 @@ def views(store: str, as_json: bool) -> None:
 
 @main.command()
 @click.argument("view")
-@_options("store", "json")
+@_options("store", "json", "debug")
 def path(view: str, store: str, as_json: bool) -> None:
     """The directory of VIEW's present snapshot: it stays as it is, so any reader may take its time.
 
@@ -337,7 +337,7 @@ def path(view: str, store: str, as_json: bool) -> None:
 @click.option("--log", metavar="URL", help="A broker to run the tour against (redpanda://host:9092); default: an embedded log of its own.")
 @click.option("--dir", "directory", default="data/demo", show_default=True, metavar="DIR", help="Where the demo keeps its log and views; emptied first.")
 @click.option("--days", type=click.IntRange(1, 365), default=365, show_default=True, help="How much of the year to fold.")
-@_options("workers")
+@_options("workers", "debug")
 def demo(log: str | None, directory: str, days: int, workers: int) -> None:
     """A year of real flights: append, fold into three views, break one, find the damage, rebuild, compare."""
     from flows.demo import demo as run_demo

@@ -89,7 +89,7 @@ def _verify(log: str, store: Path, view: Projection, broken: str, workers: int, 
         found = verify(view, log=log, store=store, workers=workers, watch=meter.watch)
     for file in found.damaged:
         say(f"Verify {view.name}: DAMAGED: {file}")
-    return not found.ok and found.damaged == (broken,)
+    return not found.ok and [Path(file).name for file in found.damaged] == [broken]
 
 
 def _rebuild(log: str, store: Path, view: Projection, workers: int, say: Say) -> bool:

@@ -26,7 +26,6 @@ class Meter:
     def __post_init__(self) -> None:
         self.job: Job | None = None
         self.began = monotonic()
-        self._start = 0
 
     def watch(self, job: Job) -> None:
         """A job begins (a rebuild may run several, one after the other)."""
@@ -38,11 +37,9 @@ class Meter:
         job = self.job
         if job is None or not job.positions:
             return 0, None
-        positions, ends = dict(job.positions), dict(job.ends)
-        if not self._start:
-            self._start = sum(positions.values()) or 1
-        done = sum(positions.values()) - (self._start if self._start > 1 else 0)
-        whole = sum(max(ends[place], at) for place, at in positions.items()) - (self._start if self._start > 1 else 0)
+        begins = sum(job.begins.values())
+        done = sum(dict(job.positions).values()) - begins
+        whole = sum(max(job.ends[place], at) for place, at in job.begins.items()) - begins
         return done, whole if job.until is not None else None
 
     @property

@@ -78,6 +78,7 @@ class Job:
     raises: bool = False
     error: Exception | None = None
     positions: dict[Place, int] = field(default_factory=dict)
+    begins: dict[Place, int] = field(default_factory=dict)
     ends: dict[Place, int] = field(default_factory=dict)
     must_match: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     """Facts of committed views that this job folds again: definition and log must still be theirs."""
@@ -146,7 +147,8 @@ class Job:
         for name, info in self._infos.items():
             ends = self.until[name] if isinstance(self.until, dict) else info.ends
             self.ends.update({(name, p): end for p, end in enumerate(ends)})
-        self.positions.update({place: pipeline.position for place, pipeline in self._pipelines.items()})
+        self.begins.update({place: pipeline.position for place, pipeline in self._pipelines.items()})
+        self.positions.update(self.begins)
 
     # -- reading, on the worker that owns the partitions
 

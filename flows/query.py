@@ -19,10 +19,10 @@ def query(store: Path, sql: str) -> pl.DataFrame:
     import polars as pl
 
     words = set(re.findall(r"\w+", sql))
-    names = [name for name in list_views(store) if name in words]
+    known = [view.name for view in list_views(store) if view.current]
+    names = [name for name in known if name in words]
     if not names:
-        known = ", ".join(list_views(store)) or "none yet"
-        raise UsageError("the query names no view", where=str(store), do=f"views here: {known}")
+        raise UsageError("the query names no view", where=str(store), do=f"views here: {', '.join(known) or 'none yet'}")
     context = pl.SQLContext({name: open_view(store, name).scan() for name in names})
     try:
         return context.execute(_with_select(sql), eager=True)

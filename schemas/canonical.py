@@ -9,7 +9,7 @@ Each value is 0x00 (null), or 0x01 and then
     bool                                one byte, 0 or 1
     int8..int64, date32, timestamp      8 bytes big-endian, sign bit flipped (a timestamp: microseconds, UTC)
     uint8..uint32                       the same; uint64: 8 bytes big-endian as it is
-    float64                             8 bytes, IEEE 754 total order: -inf < -0.0 < +0.0 < +inf < NaN, every NaN the same
+    float64                             8 bytes, IEEE 754 total order: -inf < -0.0 < +0.0 < +inf < NaN; all NaN are one
     decimal128                          16 bytes big-endian of the unscaled number, sign bit flipped
     string, binary                      its bytes with 0x00 written 0x00 0xFF, then 0x00 0x00
 
@@ -20,8 +20,10 @@ that ``encode`` would not have written. Nothing here knows of keys, tables or fi
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from schemas import canonical_kernels as kernels
@@ -34,6 +36,8 @@ NAN = np.uint64(0x7FF8 << 48)
 BYTES_MAX = 2**31 - 1
 """An Arrow binary array holds no more."""
 
+SUPPORTED = "bool, an integer, float64, decimal128, string, binary, date32, timestamp[us, UTC]"
+
 INT64_STORED = (pa.int64(), pa.timestamp("us", "UTC"))
 NARROW = (pa.int8(), pa.int16(), pa.int32(), pa.uint8(), pa.uint16(), pa.uint32(), pa.date32())
 
@@ -44,9 +48,7 @@ def check_type(kind: pa.DataType) -> None:
         return
     if not pa.types.is_decimal128(kind):
         msg = f"a column of type {kind} has no canonical form"
-        raise UsageError(
-            msg, do="cast it to bool, an integer, float64, decimal128, string, binary, date32 or timestamp[us, UTC]"
-        )
+        raise UsageError(msg, do=f"cast it to one of: {SUPPORTED}")
 
 
 def encode(columns: Sequence[pa.Array]) -> pa.BinaryArray:
@@ -109,7 +111,7 @@ def _valid(column: pa.Array) -> Mask:
     return np.asarray(column.is_valid())
 
 
-def _storage(column: pa.Array, kind: type[np.generic]) -> np.ndarray:  # type: ignore[type-arg]
+def _storage(column: pa.Array, kind: type[np.generic]) -> npt.NDArray[Any]:
     """The stored values of a fixed-width column, whatever lies under a null."""
     width = np.dtype(kind).itemsize
     buffer = column.buffers()[1]
@@ -217,7 +219,7 @@ def _from_integers(kind: pa.DataType, values: Ints, valid: Mask) -> pa.Array:
     return _fixed_array(kind, values.astype(native), valid)
 
 
-def _fixed_array(kind: pa.DataType, values: np.ndarray, valid: Mask) -> pa.Array:  # type: ignore[type-arg]
+def _fixed_array(kind: pa.DataType, values: npt.NDArray[Any], valid: Mask) -> pa.Array:
     return pa.Array.from_buffers(kind, len(values), [_bitmap(valid), pa.py_buffer(np.ascontiguousarray(values))])
 
 

@@ -32,7 +32,7 @@ def hash_binary(array: pa.Array, seed: int = 0) -> Words:
     if not ok:
         msg = "an array with offsets outside its data"
         raise ValueError(msg)
-    return result  # type: ignore[no-any-return]
+    return result
 
 
 def binary_buffers(array: pa.Array) -> tuple[Bytes, Ints]:
@@ -47,9 +47,8 @@ def binary_buffers(array: pa.Array) -> tuple[Bytes, Ints]:
 
 
 @nb.njit(nogil=True, cache=True)
-def xxh64(buf: Bytes, start: int, end: int, seed: int) -> np.uint64:
+def xxh64(buf: Bytes, start: int, end: int, seed: np.uint64) -> np.uint64:
     """XXH64 of ``buf[start:end]``. A range outside the buffer hashes as empty: callers check it first."""
-    seed = np.uint64(seed)
     if start < 0 or end > len(buf) or end < start:
         start, end = 0, 0
     length = np.uint64(end - start)

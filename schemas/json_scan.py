@@ -80,10 +80,14 @@ def lines(data: Bytes, offsets: Ints, rows: Ints) -> Bytes:
     out = np.empty(size, np.uint8)
     at = 0
     for r in rows:
-        for j in range(offsets[r], offsets[r + 1]):
-            c = data[j]
-            out[at] = 32 if c == 10 or c == 13 else c
-            at += 1
-        out[at] = 10
-        at += 1
+        start, n = offsets[r], offsets[r + 1] - offsets[r]
+        newlines = 0
+        for j in range(n):  # two plain loops over a run of bytes: both become vector instructions
+            out[at + j] = data[start + j]
+            newlines += (data[start + j] == 10) | (data[start + j] == 13)
+        for j in range(n if newlines else 0):
+            if out[at + j] == 10 or out[at + j] == 13:
+                out[at + j] = 32
+        out[at + n] = 10
+        at += n + 1
     return out

@@ -13,8 +13,8 @@ import pytest
 from broker.kafka import Broker, BrokerUnavailable
 
 
-def _started() -> Broker:
-    broker = Broker()
+def _started(users: dict[str, str] | None = None) -> Broker:
+    broker = Broker(users=users)
     try:
         return broker.start()
     except BrokerUnavailable as reason:
@@ -39,5 +39,13 @@ def broker() -> Iterator[str]:
 def broker_process() -> Iterator[Broker]:
     """A broker of the test's own, to stop, kill and start again."""
     started = _started()
+    yield started
+    started.discard()
+
+
+@pytest.fixture
+def sasl_broker() -> Iterator[Broker]:
+    """A broker whose ``sasl_address`` knows one user: ``reader``, password ``open-sesame``."""
+    started = _started({"reader": "open-sesame"})
     yield started
     started.discard()

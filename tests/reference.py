@@ -71,7 +71,11 @@ def fold(partitions: list[list[tuple[int, int, bytes | None]]], spec: Spec) -> O
         row = {}
         for name, (kind, value_of, counts) in spec.columns.items():
             per_partition = [
-                [(time, value_of(event)) for time, event in groups.get(group, []) if counts(event) and value_of(event) is not None]
+                [
+                    (time, value_of(event))
+                    for time, event in groups.get(group, [])
+                    if counts(event) and value_of(event) is not None
+                ]
                 for groups in partials
             ]
             row[name] = aggregate(kind, [values for values in per_partition if values])

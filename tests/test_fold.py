@@ -81,9 +81,7 @@ keyed = Projection(
     key=["place"],
     columns={"n": agg.count(), "last_size": agg.last("size"), "total_size": agg.sum("size"), "most": agg.max("number")},
 )
-neighbour = Projection(
-    name="neighbour", category=things, events=[Ignored], key=["number"], columns={"n": agg.count()}
-)
+neighbour = Projection(name="neighbour", category=things, events=[Ignored], key=["number"], columns={"n": agg.count()})
 
 
 def always(_: dict[str, Any]) -> bool:
@@ -153,7 +151,9 @@ values = st.one_of(
         st.one_of(good, good, data),
     ),
     st.just(None),
-    st.sampled_from([b"", b"[]", b'{"type":"Measured"}', b'{"type":1,"time":5}', b'{"type":"Moved","time":1}{}', b"\xff{}"]),
+    st.sampled_from(
+        [b"", b"[]", b'{"type":"Measured"}', b'{"type":1,"time":5}', b'{"type":"Moved","time":1}{}', b"\xff{}"]
+    ),
     st.just(b'{"type":"Measured","time":99999999999999,"data":{"place":"a","number":1}}'),
 )
 records = st.lists(st.tuples(st.integers(1, 3), values), max_size=60)
@@ -169,7 +169,9 @@ def offsets_of(raw: list[tuple[int, bytes | None]]) -> list[tuple[int, int, byte
     return found
 
 
-def slices(partition: int, rows: list[tuple[int, int, bytes | None]], start: int, end: int, cuts: list[int]) -> list[Slice]:
+def slices(
+    partition: int, rows: list[tuple[int, int, bytes | None]], start: int, end: int, cuts: list[int]
+) -> list[Slice]:
     bounds = sorted({start, end, *(cut for cut in cuts if start < cut < end)})
     found = []
     for first, after in zip(bounds, bounds[1:], strict=False):
@@ -216,7 +218,9 @@ class View:
 
     def folds(self, partition: int) -> PartitionFold:
         place = ("things", partition)
-        return PartitionFold(self.projection, *place, self.progress[place], split_partials(self.projection, self.partials()).get(place))
+        return PartitionFold(
+            self.projection, *place, self.progress[place], split_partials(self.projection, self.partials()).get(place)
+        )
 
 
 def run(views: list[View], log: list[list[tuple[int, int, bytes | None]]], chance: random.Random) -> None:
@@ -274,7 +278,9 @@ def check(view: View, spec: reference.Spec, log: list[list[tuple[int, int, bytes
             assert same(actual[group][name], value), (group, name, actual[group][name], value)
     assert {(row["partition"], row["offset"]) for row in view.tables["late"].values()} == expected.late
     assert {(row["partition"], row["offset"]) for row in view.tables["dead_letters"].values()} == expected.dead
-    counts = {name: sum(f.counts[name] for f in view.progress.values()) for name in next(iter(view.progress.values())).counts}
+    counts = {
+        name: sum(f.counts[name] for f in view.progress.values()) for name in next(iter(view.progress.values())).counts
+    }
     read = counts.pop("read")
     assert read == sum(len(rows) for rows in log)
     assert {name: n for name, n in counts.items() if n} == expected.counts
@@ -282,7 +288,9 @@ def check(view: View, spec: reference.Spec, log: list[list[tuple[int, int, bytes
 
 @settings(max_examples=150, deadline=None)
 @given(raw=logs, seed=st.integers(0, 2**32))
-def test_any_slicing_commits_and_crashes_give_the_reference_rows(raw: list[list[tuple[int, bytes | None]]], seed: int) -> None:
+def test_any_slicing_commits_and_crashes_give_the_reference_rows(
+    raw: list[list[tuple[int, bytes | None]]], seed: int
+) -> None:
     log = [offsets_of(rows) for rows in raw]
     chance = random.Random(seed)
     views = [View(windowed, len(log)), View(keyed, len(log))]
@@ -314,14 +322,22 @@ def test_a_sum_beyond_int64_is_an_error_and_never_a_wrap() -> None:
 
 
 def test_a_sum_may_pass_through_more_than_int64() -> None:
-    rows = [one_record({"number": 2**63 - 1}), one_record({"number": 2**63 - 1}), one_record({"number": -(2**63)})]  # the last comes after a sum of nearly 2**64
-    view = fold_all(Projection(name="t", category=things, events=[Measured], key=["place"], columns={"t": agg.sum("number")}), rows)
+    rows = [
+        one_record({"number": 2**63 - 1}),
+        one_record({"number": 2**63 - 1}),
+        one_record({"number": -(2**63)}),
+    ]  # the last comes after a sum of nearly 2**64
+    view = fold_all(
+        Projection(name="t", category=things, events=[Measured], key=["place"], columns={"t": agg.sum("number")}), rows
+    )
     assert [row["t"] for row in view.tables["rows"].values()] == [2**63 - 2]
 
 
 def test_two_partitions_that_advance_unevenly_lose_nothing() -> None:
     """One partition read to its end before the other is begun: no event of the second is late because of the first."""
-    first = [(i, 90_000, json.dumps({"type": "Moved", "time": i * 1000, "data": {"place": "a"}}).encode()) for i in range(80)]
+    first = [
+        (i, 90_000, json.dumps({"type": "Moved", "time": i * 1000, "data": {"place": "a"}}).encode()) for i in range(80)
+    ]
     log = [first, [(o, t, v) for o, t, v in first]]
     view = View(windowed, 2)
     for partition in (0, 1):

@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -33,10 +34,10 @@ SETTINGS = """\
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller_port}
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}{sasl_listener}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}{sasl_listener}
 controller.listener.names=CONTROLLER
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT
 inter.broker.listener.name=PLAINTEXT
 log.dirs={data}
 auto.create.topics.enable=false
@@ -49,6 +50,8 @@ transaction.state.log.min.isr=1
 share.coordinator.state.topic.num.partitions=1
 share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
+broker.session.timeout.ms=3000
+broker.heartbeat.interval.ms=500
 group.initial.rebalance.delay.ms=0
 log.retention.ms=-1
 log.cleaner.backoff.ms=200
@@ -56,6 +59,12 @@ log.cleaner.dedupe.buffer.size=4194304
 log.initial.task.delay.ms=200
 num.network.threads=2
 num.io.threads=2
+"""
+
+SASL_SETTINGS = """\
+sasl.enabled.mechanisms=PLAIN
+listener.name.sasl_plaintext.plain.sasl.jaas.config=\
+org.apache.kafka.common.security.plain.PlainLoginModule required{users};
 """
 
 
@@ -92,20 +101,35 @@ def free_ports(count: int) -> list[int]:
 
 
 class Broker:
-    """One broker process. ``directory`` keeps settings, data and ``broker.log``; a temporary one unless given."""
+    """One broker process. ``directory`` keeps settings, data and ``broker.log``; a temporary one unless given.
 
-    def __init__(self, *, port: int | None = None, directory: str | Path | None = None, heap_mib: int = 512) -> None:
+    With ``users`` (name and password) there is a second listener, ``sasl_address``, that asks for them (SASL PLAIN).
+    """
+
+    def __init__(
+        self,
+        *,
+        port: int | None = None,
+        directory: str | Path | None = None,
+        heap_mib: int = 512,
+        users: Mapping[str, str] | None = None,
+    ) -> None:
         self._temporary = directory is None
         self.directory = Path(directory or tempfile.mkdtemp(prefix="refold-broker-"))
         self.directory.mkdir(parents=True, exist_ok=True)
-        spare, self._controller_port = free_ports(2)
+        spare, self._controller_port, self._sasl_port = free_ports(3)
         self.port = port or spare
+        self._users = dict(users or {})
         self._heap_mib = heap_mib
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def address(self) -> str:
         return f"127.0.0.1:{self.port}"
+
+    @property
+    def sasl_address(self) -> str:
+        return f"127.0.0.1:{self._sasl_port}"
 
     @property
     def log(self) -> Path:
@@ -154,8 +178,7 @@ class Broker:
 
     def _format_once(self) -> None:
         data = self.directory / "data"
-        text = SETTINGS.format(port=self.port, controller_port=self._controller_port, data=data)
-        self._settings.write_text(text)
+        self._settings.write_text(self._settings_text(data))
         if (data / "meta.properties").exists():
             return
         tool = self._java("kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", str(self._settings))
@@ -163,6 +186,12 @@ class Broker:
         if done.returncode:
             msg = f"the broker's storage could not be formatted: {(done.stdout + done.stderr)[-500:]}"
             raise BrokerUnavailable(msg)
+
+    def _settings_text(self, data: Path) -> str:
+        listener = f",SASL_PLAINTEXT://{self.sasl_address}" if self._users else ""
+        text = SETTINGS.format(port=self.port, controller_port=self._controller_port, sasl_listener=listener, data=data)
+        users = "".join(f' user_{name}="{password}"' for name, password in self._users.items())
+        return text + (SASL_SETTINGS.format(users=users) if users else "")
 
     def _java(self, main: str, *arguments: str) -> list[str]:
         if shutil.which("java") is None:

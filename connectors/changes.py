@@ -1,0 +1,226 @@
+"""Changes to a table, and how they turn its chunks into the chunks of the next snapshot.
+
+``apply`` walks the chunks in order of key and touches only those that a change falls into, and a neighbour where a
+chunk lost the row that ended it. Its result depends on the rows that come out, never on how they were reached.
+
+Nothing here knows files: chunks are loaded by a function of the caller, new ones come out as rows.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numba as nb
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from connectors.chunks import contiguous, ends_chunk, key_of
+from connectors.manifest import Chunk, TableSpec
+from schemas.canonical import canonical_floats
+from schemas.errors import UsageError
+from schemas.hashing import binary_buffers
+
+Bytes = npt.NDArray[np.uint8]
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """Rows to put in place of those with the same primary key, and encoded primary keys of rows to remove.
+
+    ``upserts``: the table's columns by name, no primary key twice. ``deletes``: keys as ``schemas.canonical.encode``
+    makes them of the primary key's columns; those that are not in the table are ignored. Deletes come first: a key in
+    both stays, with the new row.
+    """
+
+    upserts: pa.Table
+    deletes: pa.BinaryArray | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Sorted rows and their encoded primary keys."""
+
+    rows: pa.Table
+    keys: pa.BinaryArray
+
+    def slice(self, start: int, stop: int) -> Piece:
+        return Piece(self.rows.slice(start, stop - start), self.keys.slice(start, stop - start))
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """Changes in order of key. ``rows`` are the new rows; ``before[i]`` of them belong to keys before key ``i``.
+
+    So key ``i`` gets the row ``before[i]`` when ``before[i + 1]`` is one more, and is removed when it is the same.
+    """
+
+    keys: pa.BinaryArray
+    before: Ints
+    rows: pa.Table
+
+    def slice(self, start: int, stop: int) -> Delta:
+        first, last = self.before[start], self.before[stop]
+        keys, rows = self.keys.slice(start, stop - start), self.rows.slice(first, last - first)
+        return Delta(keys, self.before[start : stop + 1] - first, rows)
+
+
+def prepare(spec: TableSpec, changes: Changes) -> Delta:
+    """Check changes against the table's specification and sort them. Raises ``UsageError``."""
+    rows = conform(spec, changes.upserts)
+    removed = changes.deletes if changes.deletes is not None else pa.array([], pa.binary())
+    keys = pa.concat_arrays([removed, key_of(rows, spec.primary_key)])
+    order = pc.sort_indices(keys)  # stable: of equal keys, deletes come first
+    ordered, source = keys.take(order), np.asarray(order).astype(np.int64) - len(removed)
+    again = np.zeros(len(keys), np.bool_)  # the next key is the same
+    again[:-1] = np.asarray(pc.equal(ordered[1:], ordered[:-1]))
+    if (again[:-1] & (source[:-1] >= 0)).any():
+        msg = f"table {spec.name!r}: two new rows with one primary key"
+        raise UsageError(msg, where=f"primary key {', '.join(spec.primary_key)}")
+    source = source[~again]
+    before = np.concatenate([[0], np.cumsum(source >= 0)]).astype(np.int64)
+    return Delta(ordered.filter(pa.array(~again)), before, rows.take(pa.array(source[source >= 0])))
+
+
+def conform(spec: TableSpec, rows: pa.Table) -> pa.Table:
+    """``rows`` with exactly the specification's schema, each column one array, every NaN the one canonical NaN."""
+    types = {field.name: field.type for field in spec.schema}
+    if sorted(rows.schema.names) != sorted(types) or any(f.type != types[f.name] for f in rows.schema):
+        msg = f"table {spec.name!r}: rows of another schema"
+        raise UsageError(msg, where=f"wanted {_words(spec.schema)}\ngot {_words(rows.schema)}")
+    columns = [_conform(spec, field, contiguous(rows.column(field.name))) for field in spec.schema]
+    return pa.table(columns, schema=spec.schema.remove_metadata())
+
+
+def _conform(spec: TableSpec, field: pa.Field, column: pa.Array) -> pa.Array:
+    if column.null_count and not field.nullable:
+        msg = f"table {spec.name!r}: a null in column {field.name!r}, which has none"
+        raise UsageError(msg)
+    return canonical_floats(column) if field.type == pa.float64() else column
+
+
+def _words(schema: pa.Schema) -> str:
+    return ", ".join(f"{field.name}: {field.type}" for field in schema)
+
+
+def apply(
+    spec: TableSpec, chunks: Sequence[Chunk], delta: Delta, load: Callable[[Chunk], pa.Table]
+) -> Iterator[Chunk | Piece]:
+    """The chunks after the changes, in order: those untouched as they are, new ones as pieces.
+
+    No rows at all give nothing; the caller writes the one empty chunk of an empty table.
+    """
+    carry: Piece | None = None  # rows behind the last cut, which the next chunk will complete
+    for chunk, part in zip(chunks, _parts(spec, chunks, delta), strict=True):
+        if chunk.rows and not len(part.keys) and carry is None:
+            yield chunk
+            continue
+        whole, carry = _cut(spec, _join(carry, _merge(_load(spec, chunk, load), part)))
+        yield from whole
+    whole, carry = _cut(spec, _join(carry, _merge(_nothing(spec), _beyond(spec, chunks, delta))))
+    yield from whole
+    if carry is not None:
+        yield carry
+
+
+def _load(spec: TableSpec, chunk: Chunk, load: Callable[[Chunk], pa.Table]) -> Piece:
+    rows = load(chunk)
+    return Piece(rows, key_of(rows, spec.primary_key))
+
+
+def _nothing(spec: TableSpec) -> Piece:
+    return Piece(spec.schema.remove_metadata().empty_table(), pa.array([], pa.binary()))
+
+
+def _parts(spec: TableSpec, chunks: Sequence[Chunk], delta: Delta) -> list[Delta]:
+    """The changes that fall into each chunk; an open last chunk also gets what lies beyond its last key."""
+    ends = [_behind(delta.keys, bytes.fromhex(chunk.last)) for chunk in chunks]
+    if chunks and not _is_closed(spec, chunks[-1]):
+        ends[-1] = len(delta.keys)
+    return [delta.slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
+
+
+def _beyond(spec: TableSpec, chunks: Sequence[Chunk], delta: Delta) -> Delta:
+    """The changes behind the last chunk, when that one ends with a row that ends a chunk."""
+    if not chunks:
+        return delta
+    start = _behind(delta.keys, bytes.fromhex(chunks[-1].last)) if _is_closed(spec, chunks[-1]) else len(delta.keys)
+    return delta.slice(start, len(delta.keys))
+
+
+def _is_closed(spec: TableSpec, chunk: Chunk) -> bool:
+    last = pa.array([bytes.fromhex(chunk.last)], pa.binary())
+    return chunk.rows > 0 and bool(ends_chunk(last, spec.chunk_rows)[0])
+
+
+def _behind(keys: pa.BinaryArray, key: bytes) -> int:
+    """How many of the sorted ``keys`` are <= ``key``."""
+    return bisect_right(range(len(keys)), key, key=lambda i: keys[i].as_py())
+
+
+def _cut(spec: TableSpec, piece: Piece) -> tuple[list[Piece], Piece | None]:
+    """The complete chunks of ``piece``, and the rows behind the last cut (None when there are none)."""
+    stops = np.flatnonzero(ends_chunk(piece.keys, spec.chunk_rows)) + 1
+    starts = [0, *stops.tolist()]
+    whole = [piece.slice(a, b) for a, b in zip(starts, stops.tolist(), strict=False)]
+    rest = piece.slice(starts[-1], len(piece.keys))
+    return whole, rest if len(rest.keys) else None
+
+
+def _join(first: Piece | None, second: Piece) -> Piece:
+    if first is None:
+        return second
+    return Piece(pa.concat_tables([first.rows, second.rows]), pa.concat_arrays([first.keys, second.keys]))
+
+
+def _merge(old: Piece, part: Delta) -> Piece:
+    """The rows of ``old`` with the changes of ``part``."""
+    if not len(part.keys):
+        return old
+    if not len(old.keys) and part.rows.num_rows == len(part.keys):
+        return Piece(part.rows, part.keys)
+    key_at, row_at = _merge_order(*binary_buffers(old.keys), *binary_buffers(part.keys), part.before)
+    keys = pa.concat_arrays([old.keys, part.keys]).take(pa.array(key_at))
+    rows = pa.concat_tables([old.rows, part.rows]).combine_chunks().take(pa.array(row_at))
+    return Piece(rows, keys)
+
+
+@nb.njit(nogil=True, cache=True)
+def _merge_order(old: Bytes, old_at: Ints, new: Bytes, new_at: Ints, before: Ints) -> tuple[Ints, Ints]:
+    """Merge two sorted key lists; a new key replaces the equal old one, and is dropped itself when it has no row.
+
+    Positions of the surviving keys in (old keys, new keys), and of their rows in (old rows, new rows).
+    """
+    n, m = len(old_at) - 1, len(new_at) - 1
+    key_at, row_at = np.empty(n + m, np.int64), np.empty(n + m, np.int64)
+    i = j = count = 0
+    while i < n or j < m:
+        order = (
+            -1 if j == m else 1 if i == n else _compare(old, old_at[i], old_at[i + 1], new, new_at[j], new_at[j + 1])
+        )
+        if order < 0:
+            key_at[count], row_at[count] = i, i
+            count += 1
+        elif before[j + 1] > before[j]:
+            key_at[count], row_at[count] = n + j, n + before[j]
+            count += 1
+        i += order <= 0
+        j += order >= 0
+    return key_at[:count], row_at[:count]
+
+
+@nb.njit(nogil=True, cache=True)
+def _compare(a: Bytes, a_start: int, a_end: int, b: Bytes, b_start: int, b_end: int) -> int:
+    """-1, 0 or 1 as ``a[a_start:a_end]`` is before, equal to or behind ``b[b_start:b_end]``."""
+    size = min(a_end - a_start, b_end - b_start)
+    if min(a_start, b_start) < 0 or a_start + size > len(a) or b_start + size > len(b):
+        raise IndexError("offsets outside the data")
+    for k in range(size):
+        x, y = a[a_start + k], b[b_start + k]
+        if x != y:
+            return -1 if x < y else 1
+    return (a_end - a_start > b_end - b_start) - (a_end - a_start < b_end - b_start)

@@ -1,0 +1,97 @@
+"""One chunk of a table: where it ends, its file, its digest.
+
+A chunk ends behind a row exactly when a hash of the row's encoded primary key says so. There is no minimum and no
+maximum size: either would make the cuts depend on what the table held before. So the same rows make the same chunks,
+and with the same Parquet writer the same files, in whatever order and batches they came. (Content-defined chunks, as in
+the prolly trees of Noms and Dolt.)
+
+Functions of bytes and arrays only; where files lie is not known here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from connectors.manifest import Chunk
+from schemas.canonical import encode, encode_buffers
+from schemas.errors import StoreDamaged
+from schemas.hashing import hash_binary
+
+SEED = 0x7265666F6C64
+"""Of the hash that cuts chunks; part of the format."""
+
+ROW_GROUP_ROWS = 131_072
+DIGEST_BLOCK_ROWS = 65_536
+
+WRITER = {
+    "version": "2.6",
+    "data_page_version": "1.0",
+    "compression": "zstd",
+    "compression_level": 1,
+    "use_dictionary": True,
+    "write_statistics": True,
+    "store_schema": False,  # no Arrow schema in the metadata: Parquet's own types say it all
+    "row_group_size": ROW_GROUP_ROWS,
+}
+"""Every setting of the Parquet writer that shapes the bytes."""
+
+
+def ends_chunk(keys: pa.BinaryArray, chunk_rows: int) -> npt.NDArray[np.bool_]:
+    """Behind which of these encoded primary keys a chunk ends."""
+    return (hash_binary(keys, SEED) & np.uint64(chunk_rows - 1)) == 0
+
+
+def key_of(rows: pa.Table, primary_key: tuple[str, ...]) -> pa.BinaryArray:
+    """The encoded primary key of each row."""
+    return encode([contiguous(rows.column(name)) for name in primary_key])
+
+
+def contiguous(column: pa.ChunkedArray) -> pa.Array:
+    """A column as one array."""
+    if column.num_chunks == 1:
+        return column.chunk(0)
+    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+
+
+def build(rows: pa.Table, keys: pa.BinaryArray) -> tuple[Chunk, bytes]:
+    """Describe sorted ``rows`` (with their encoded primary ``keys``) as a chunk; also the bytes of its file."""
+    data = file_bytes(rows)
+    ends = (keys[0].as_py().hex(), keys[-1].as_py().hex()) if len(keys) else ("", "")
+    return Chunk(file_name(data), rows.num_rows, len(data), row_digest(rows), *ends), data
+
+
+def file_bytes(rows: pa.Table) -> bytes:
+    """The Parquet file of these rows: the same rows (and schema) give the same bytes."""
+    # The writer ends pages at borders of Arrow chunks, so a column must be one array whatever it was put together from.
+    whole = pa.table([contiguous(column) for column in rows.columns], schema=rows.schema.remove_metadata())
+    sink = pa.BufferOutputStream()
+    pq.write_table(whole, sink, **WRITER)
+    return sink.getvalue().to_pybytes()
+
+
+def file_name(data: bytes) -> str:
+    """The name of a data file: what its bytes hash to."""
+    return hashlib.blake2b(data, digest_size=16).hexdigest() + ".parquet"
+
+
+def row_digest(rows: pa.Table) -> str:
+    """BLAKE2b-256 over the canonical encodings of the rows, all columns in order of the schema."""
+    digest = hashlib.blake2b(digest_size=32)
+    for start in range(0, rows.num_rows, DIGEST_BLOCK_ROWS):
+        block = rows.slice(start, DIGEST_BLOCK_ROWS)
+        digest.update(encode_buffers([contiguous(column) for column in block.columns])[1].data)
+    return digest.hexdigest()
+
+
+def parse(data: bytes, chunk: Chunk, schema: pa.Schema, where: str) -> pa.Table:
+    """The rows in the bytes of a chunk's file. Raises ``StoreDamaged`` (naming ``where``) for others."""
+    if file_name(data) != chunk.file:
+        msg = "a file of the view is not what was written"
+        raise StoreDamaged(msg, where=where, do="rebuild the view: its log has everything to make it again")
+    rows = pq.ParquetFile(pa.BufferReader(data)).read()
+    return pa.table([contiguous(column) for column in rows.columns], schema=schema)

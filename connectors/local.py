@@ -1,0 +1,242 @@
+"""The embedded log: category streams in a directory, for one writer and any number of readers.
+
+    <directory>/<category>/category.json           identity (random, made with the category), partitions, format
+    <directory>/<category>/.lock                   held by the process that appends
+    <directory>/<category>/<partition>/...         see ``connectors.partition_files``
+
+Promises: keys go to the partitions that Kafka's default partitioner gives them; offsets are dense from 0; what an
+append returned for is on disk. Timestamps are the producer's (type 0). A category exists from the moment that its
+``category.json`` is in place. Nothing here knows what a record means.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from connectors import fs
+from connectors.appending import Appending, as_appends
+from connectors.clock import now_ms
+from connectors.local_reader import LocalReader
+from connectors.local_writer import CategoryLock, CategoryWriter
+from connectors.log import DEFAULT_PARTITIONS, CategoryInfo
+from connectors.partition_files import PartitionFiles
+from connectors.partitioner import partition_of
+from schemas.errors import LogChanged, LogError, LogGap, UnknownCategory, UsageError
+
+FORMAT = 1
+
+_CATEGORY_NAME = re.compile(r"[a-zA-Z0-9._-]{1,249}")  # Kafka's rule for topics (org.apache.kafka...Topic.validate)
+_PIECE_BYTES = 512 << 20
+"""Appends are worked through in pieces of this size: an Arrow array of bytes holds at most 2 GiB."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Description:
+    """What ``category.json`` says."""
+
+    identity: str
+    partitions: int
+
+
+class LocalLog(Appending):
+    """The log in directory ``path``, made on first use. Appending is for one thread at a time."""
+
+    def __init__(self, path: str | Path) -> None:
+        self._directory = Path(path)
+        self.url = str(path)
+        self._writers: dict[str, CategoryWriter] = {}
+        self._closed = False
+
+    def categories(self) -> list[str]:
+        return sorted(path.parent.name for path in self._directory.glob("*/category.json"))
+
+    def describe(self, category: str) -> CategoryInfo:
+        """Raises ``UnknownCategory``; ``LogGap`` or ``LogError`` when files at the end are missing or damaged."""
+        description = self._known(category)
+        files = self._files(category, description)
+        earliest = tuple(partition.layout().earliest for partition in files)
+        return CategoryInfo(category, description.identity, earliest, tuple(partition.end() for partition in files))
+
+    def create(self, category: str, partitions: int = DEFAULT_PARTITIONS) -> CategoryInfo:
+        """Raises ``LogError`` when it exists or is just being made, ``UsageError`` for a bad name or count."""
+        self._check_name(category)
+        if partitions < 1:
+            raise UsageError(f"category {category} with {partitions} partitions", do="give it one or more")
+        if self._description(category):
+            raise LogError(f"category {category} exists", where=self.url, do="append to it, or choose another name")
+        lock = self._lock(category)
+        try:
+            self._make(category, partitions)
+        finally:
+            lock.close()
+        return self.describe(category)
+
+    def reader(self, category: str, start: Mapping[int, int], until: Mapping[int, int] | None = None) -> LocalReader:
+        """See ``Log.reader``. Raises ``UsageError`` for a partition that the category does not have."""
+        info, description = self.describe(category), self._known(category)
+        for partition, offset in start.items():
+            _check_start(info, partition, offset)
+
+        def check() -> None:
+            if self._description(category) != description:
+                raise LogChanged(f"category {category} was made again", where=self.url, do="read it from its beginning")
+
+        return LocalReader(self._files(category, description), start, until or {}, check)
+
+    def append_batch(self, category: str, batch: pa.Table) -> tuple[int, ...]:
+        """See ``Log.append_batch``; an extra column ``headers`` (binary) is kept.
+
+        A null partition goes by the hash of the key; a null key too goes round-robin by position in ``batch``.
+        The share of each partition is appended whole or not at all, unless it is bigger than a segment.
+        Raises ``LogError`` when another process is writing or the disk fails, ``UsageError`` for a bad batch.
+        """
+        self._check_name(category)
+        records = as_appends(batch)
+        writer = self._writer(category)
+        _check_partitions(category, records["partition"], writer.partitions)
+        ends = writer.append({})
+        now, position = now_ms(), 0
+        for piece in _pieces(records):
+            ends = writer.append(_shares(piece, writer.partitions, position, now))
+            position += len(piece)
+        return ends
+
+    def close(self) -> None:
+        self._closed = True
+        while self._writers:
+            self._writers.popitem()[1].close()
+
+    def _writer(self, category: str) -> CategoryWriter:
+        if category not in self._writers:
+            lock = self._lock(category)
+            try:
+                description = self._description(category) or self._make(category, DEFAULT_PARTITIONS)
+            except BaseException:
+                lock.close()
+                raise
+            self._writers[category] = CategoryWriter(self._files(category, description), lock)
+        return self._writers[category]
+
+    def _lock(self, category: str) -> CategoryLock:
+        directory = self._directory / category
+        fs.make_dir(directory)
+        return CategoryLock(directory)
+
+    def _make(self, category: str, partitions: int) -> _Description:
+        """Make an empty category; the caller holds its lock."""
+        directory = self._directory / category
+        if directory.joinpath("category.json").exists():
+            raise LogError(f"category {category} exists", where=self.url, do="append to it, or choose another name")
+        if any(path.stat().st_size for path in directory.glob("[0-9]*/*.*")):
+            do = "restore category.json from a copy, or remove the directory"
+            raise LogError("records without a category.json", where=str(directory), do=do)
+        description = _Description(secrets.token_hex(16), partitions)
+        for files in self._files(category, description):
+            fs.make_dir(files.directory)
+            fs.write_file(files.tail(0), b"")
+        content = {"format": FORMAT, "identity": description.identity, "partitions": partitions}
+        fs.write_file(directory / "category.json", json.dumps(content, indent=2).encode() + b"\n")
+        return description
+
+    def _known(self, category: str) -> _Description:
+        if self._closed:
+            raise UsageError("the log is closed")
+        if description := self._description(category):
+            return description
+        known = ", ".join(self.categories()) or "none"
+        raise UnknownCategory(f"no category {category}", where=self.url, do=f"choose one of those there are: {known}")
+
+    def _description(self, category: str) -> _Description | None:
+        """None when there is no such category. Raises ``LogError`` when its file is damaged or of another format."""
+        if not _is_name(category):
+            return None
+        path = self._directory / category / "category.json"
+        try:
+            content = json.loads(path.read_bytes())
+            if content["format"] != FORMAT:
+                raise LogError(f"a log of format {content['format']}", where=str(path), do="use a newer refold")
+            return _Description(str(content["identity"]), int(content["partitions"]))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            do = "restore it from a copy"
+            raise LogError("a category's file is damaged", where=str(path), why=str(error), do=do) from error
+
+    def _files(self, category: str, description: _Description) -> list[PartitionFiles]:
+        return [PartitionFiles(self._directory / category, category, at) for at in range(description.partitions)]
+
+    def _check_name(self, category: str) -> None:
+        if self._closed:
+            raise UsageError("the log is closed")
+        if not _is_name(category):
+            do = "use 1 to 249 letters, digits, dots, underscores and hyphens"
+            raise UsageError(f"{category!r} cannot be the name of a category", do=do)
+
+
+def _is_name(category: str) -> bool:
+    return bool(_CATEGORY_NAME.fullmatch(category)) and category not in (".", "..")
+
+
+def _check_start(info: CategoryInfo, partition: int, offset: int) -> None:
+    """Raises ``UsageError``, ``LogGap`` or ``LogChanged`` when reading cannot begin there."""
+    if not 0 <= partition < info.partitions:
+        raise UsageError(f"category {info.name} has no partition {partition}", do=f"it has {info.partitions}, from 0")
+    earliest, end, where = info.earliest[partition], info.ends[partition], f"{info.name}/{partition}"
+    if offset < earliest:
+        raise LogGap(
+            f"{earliest - offset:,} events are no longer in the log",
+            where=f"{where} starts at offset {earliest:,}; asked for {offset:,}",
+            do="restore the older segments from a copy, or begin at the earliest offset",
+        )
+    if offset > end:
+        raise LogChanged(
+            "the log is shorter than it was",
+            where=f"{where} ends at offset {end:,}; asked for {offset:,}",
+            do="if it was restored from an older copy, rebuild the views",
+        )
+
+
+def _check_partitions(category: str, given: pa.ChunkedArray, partitions: int) -> None:
+    bounds = pc.min_max(given).as_py()
+    if bounds["min"] is not None and (bounds["min"] < 0 or bounds["max"] >= partitions):
+        bad = bounds["min"] if bounds["min"] < 0 else bounds["max"]
+        raise UsageError(f"category {category} has no partition {bad}", do=f"it has {partitions}, from 0")
+
+
+def _pieces(records: pa.Table) -> Iterator[pa.Table]:
+    """``records`` in order, in parts small enough to have every column in one chunk."""
+    if records.nbytes > _PIECE_BYTES and len(records) > 1:
+        half = len(records) // 2
+        yield from _pieces(records.slice(0, half))
+        yield from _pieces(records.slice(half))
+    elif len(records):
+        yield records.combine_chunks()
+
+
+def _shares(piece: pa.Table, partitions: int, position: int, now: int) -> dict[int, pa.Table]:
+    """The records of each partition, in order. ``position``: that of the first record in the whole batch."""
+    chosen = _partitions(piece, partitions, position)
+    timestamps = pc.fill_null(piece["timestamp"], now)
+    piece = piece.set_column(piece.column_names.index("timestamp"), "timestamp", timestamps)
+    order = np.argsort(chosen, kind="stable")
+    bounds = np.searchsorted(chosen[order], np.arange(partitions + 1))
+    parts = ((at, order[bounds[at] : bounds[at + 1]]) for at in range(partitions))
+    return {at: piece.take(pa.array(rows)) for at, rows in parts if len(rows)}
+
+
+def _partitions(piece: pa.Table, partitions: int, position: int) -> npt.NDArray[np.int32]:
+    hashed = partition_of(piece["key"].chunk(0), partitions)
+    in_turn = ((np.arange(len(piece)) + position) % partitions).astype(np.int32)
+    default = np.where(hashed < 0, in_turn, hashed)
+    given = piece["partition"].chunk(0)
+    return np.where(given.is_valid().to_numpy(zero_copy_only=False), pc.fill_null(given, 0).to_numpy(), default)

@@ -1,0 +1,183 @@
+"""Reading the embedded log: forward, slice by slice, while somebody else may append and seal.
+
+Promises: whole records only, in order, without a gap or a repeat, never beyond ``until``; a slice is a part of one
+row group of a segment, or at most as many records and bytes from the tail. Takes no lock and changes no file.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from itertools import takewhile
+
+import numpy as np
+import pyarrow as pa
+
+from connectors.clock import monotonic
+from connectors.log import Slice
+from connectors.partition_files import PartitionFiles
+from connectors.segment import GROUP_BYTES, GROUP_RECORDS, Segment
+from connectors.tail import Frame, is_followed, walk
+from schemas.errors import LogError, UsageError
+
+_POLL_SECONDS = 0.02
+
+
+class TailReader:
+    """The tail that begins at offset ``base``: still readable here after it was sealed and removed."""
+
+    def __init__(self, files: PartitionFiles, base: int) -> None:
+        """Raises ``FileNotFoundError`` when it was sealed in the meantime."""
+        self._files, self.base = files, base
+        self._fd = os.open(files.tail(base), os.O_RDONLY)
+        self._at, self._next_offset = 0, base  # where the next frame to look at begins, and with which offset
+
+    def read(self, offset: int) -> tuple[pa.RecordBatch, int] | None:
+        """Records from ``offset`` on and the next offset after them; None when there are none yet."""
+        frames = self._wanted(offset)
+        if not frames:
+            return None
+        batches = [frame.records() for frame in frames]
+        records = batches[0] if len(batches) == 1 else pa.concat_batches(batches)
+        records = records.slice(offset - frames[0].first_offset)
+        return records, frames[-1].next_offset
+
+    def _wanted(self, offset: int) -> list[Frame]:
+        """As many frames from ``offset`` on as a slice may hold; remembers where the one after them begins."""
+        tail = self._content()
+        frames = list(walk(tail, self._next_offset))
+        if not frames:
+            self._check(tail)
+            return []
+        chosen = [frame for frame in frames if frame.next_offset > offset]
+        chosen = list(takewhile(lambda frame: _fits(chosen[0], frame), chosen))
+        last = chosen[-1] if chosen else frames[-1]
+        self._at, self._next_offset = self._at + last.end, last.next_offset
+        return chosen
+
+    def _content(self) -> memoryview:
+        """The bytes of the tail from the next frame on; a tail is small."""
+        size = os.fstat(self._fd).st_size
+        return memoryview(os.pread(self._fd, max(size - self._at, 0), self._at))
+
+    def _check(self, tail: memoryview) -> None:
+        """Raises ``LogError`` when the next frame is damaged, rather than not written yet.
+
+        If a later frame is whole, this one was finished before it: what is wrong with it now will stay wrong.
+        """
+        if is_followed(tail, 0, self._next_offset) and not any(walk(self._content(), self._next_offset)):
+            raise LogError(
+                "the tail of the log is damaged",
+                where=f"{self._files.tail(self.base)}, byte {self._at:,} ({self._files.name})",
+                do="restore the file from a copy",
+            )
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+def _fits(first: Frame, frame: Frame) -> bool:
+    """Whether a slice that begins with ``first`` may hold ``frame`` too."""
+    if frame is first:
+        return True
+    return frame.next_offset - first.first_offset <= GROUP_RECORDS and frame.end - first.start <= GROUP_BYTES
+
+
+class PartitionReader:
+    """Reads ``[start, until)`` of one partition; ``until`` None: follows."""
+
+    def __init__(self, files: PartitionFiles, start: int, until: int | None) -> None:
+        self._files, self.next_offset, self._until = files, start, until
+        self._source: Segment | TailReader | None = None
+
+    @property
+    def at_end(self) -> bool:
+        return self._until is not None and self.next_offset >= self._until
+
+    def read(self) -> Slice | None:
+        """The next slice; None when there is none yet, or none before ``until``."""
+        if self.at_end:
+            return None
+        found = self._from_source()
+        if found is None and self._move_on():
+            found = self._from_source()
+        return self._slice(*found) if found else None
+
+    def _from_source(self) -> tuple[pa.RecordBatch, int] | None:
+        source = self._source
+        if isinstance(source, Segment) and self.next_offset >= source.next_offset:
+            return None
+        return source.read(self.next_offset) if source else None
+
+    def _move_on(self) -> bool:
+        """Open the file that holds the next offset now; False when that is the one just read."""
+        while True:
+            layout = self._files.layout()
+            sealed, base = self._files.sealed_end(layout), layout.tails[-1]
+            if self.next_offset < sealed:
+                self._replace(self._files.open_segment(layout, self.next_offset))
+                return True
+            if base < sealed or (isinstance(self._source, TailReader) and self._source.base == base):
+                return False
+            try:
+                self._replace(TailReader(self._files, base))
+            except FileNotFoundError:  # sealed since the listing
+                continue
+            return True
+
+    def _replace(self, source: Segment | TailReader) -> None:
+        self.close()
+        self._source = source
+
+    def _slice(self, records: pa.RecordBatch, next_offset: int) -> Slice:
+        first = self.next_offset
+        if self._until is not None and next_offset > self._until:
+            next_offset = self._until
+            records = records.slice(0, int(np.searchsorted(records["offset"].to_numpy(), next_offset)))
+        self.next_offset = next_offset
+        return Slice(self._files.category, self._files.partition, first, next_offset, records)
+
+    def close(self) -> None:
+        if self._source:
+            self._source.close()
+        self._source = None
+
+
+class LocalReader:
+    """Reader of some partitions of a category; ``connectors.log.Reader`` says how it behaves."""
+
+    def __init__(
+        self,
+        partitions: Sequence[PartitionFiles],
+        start: Mapping[int, int],
+        until: Mapping[int, int],
+        check: Callable[[], None],
+    ) -> None:
+        """``check`` raises when the category is no longer the one that this reader was made for."""
+        self._check = check
+        self._partitions = {at: PartitionReader(partitions[at], start[at], until.get(at)) for at in sorted(start)}
+        self._closed = False
+
+    def read(self, timeout_ms: int = 0) -> list[Slice]:
+        """At most one slice a partition; waits up to ``timeout_ms`` for the first. ``Reader.read`` gives the errors."""
+        if self._closed:
+            raise UsageError("the reader is closed")
+        deadline = monotonic() + timeout_ms / 1000
+        while True:
+            slices = [found for partition in self._partitions.values() if (found := partition.read())]
+            remaining = deadline - monotonic()
+            if slices or remaining <= 0 or all(partition.at_end for partition in self._partitions.values()):
+                break
+            time.sleep(min(_POLL_SECONDS, remaining))
+        if not slices:
+            self._check()
+        return slices
+
+    def positions(self) -> dict[int, int]:
+        return {at: partition.next_offset for at, partition in self._partitions.items()}
+
+    def close(self) -> None:
+        self._closed = True
+        for partition in self._partitions.values():
+            partition.close()

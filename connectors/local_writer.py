@@ -1,0 +1,199 @@
+"""Appending to the embedded log: one writer per category, one tail per partition.
+
+Promises
+- What an append returned for is on disk and stays: a crash at any moment loses none of it and repeats none of it.
+- Of an append that failed or was killed, each partition's share up to one segment's worth is there whole or not at all.
+- Only a frame that a crash left unfinished at the very end of a tail is ever cut off; other damage is an error.
+- After any failure the state in memory is dropped and read again from disk, so that memory never runs ahead of it.
+
+Readers see a frame as soon as it is whole, which is a moment before it is safe from a loss of power.
+Every step that changes the directory goes through ``connectors.fs``. Knows nothing of partitioning.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from connectors import fs
+from connectors.log import RECORDS
+from connectors.partition_files import PartitionFiles
+from connectors.segment import encode_segment, group_cuts
+from connectors.tail import Frame, encode_frame, is_torn, walk
+from schemas.errors import LogError
+
+TAIL_FRAMES, TAIL_RECORDS, TAIL_BYTES = 4096, 65_536, 8 << 20
+"""A tail that reached one of these is sealed. So many frames, so that single appends do not leave many files."""
+
+SEGMENT_GROUPS = 4
+"""Row groups in a segment: at most 262,144 records or 64 MiB before compression."""
+
+
+class CategoryLock:
+    """The right to append to a category, held by one process at a time, for as long as this object is open."""
+
+    def __init__(self, directory: Path) -> None:
+        """Raises ``LogError`` when somebody else holds it."""
+        fd = fs.lock(directory / ".lock", wait=False)
+        if fd is None:
+            do = "stop it, or append through it; reading is free"
+            raise LogError("another process is writing", where=str(directory), do=do)
+        self._fd = fd
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+class PartitionWriter:
+    """Appends to one partition. The caller holds the category's lock; after an exception, drop this and open anew."""
+
+    def __init__(self, files: PartitionFiles) -> None:
+        """Clears up what a crash left behind. Raises ``LogError`` for damage, ``LogGap`` for missing segments."""
+        self._files = files
+        for path in files.directory.glob(f".*{fs.TEMPORARY}"):
+            fs.unlink(path)
+        layout = files.layout()
+        sealed = files.sealed_end(layout)
+        if layout.tails[-1] < sealed:
+            fs.write_file(files.tail(sealed), b"")
+        self._base = max(layout.tails[-1], sealed)
+        for base in layout.tails:
+            if base < self._base:
+                fs.unlink(files.tail(base))
+        self._open_tail(self._recovered())
+
+    def _recovered(self) -> list[Frame]:
+        """The frames of the tail, after cutting off one that a crash left unfinished."""
+        path = self._files.tail(self._base)
+        tail = memoryview(path.read_bytes())
+        frames = list(walk(tail, self._base))
+        end, next_offset = (frames[-1].end, frames[-1].next_offset) if frames else (0, self._base)
+        if end < len(tail):
+            if not is_torn(tail, end, next_offset):
+                raise self._damaged(path, end)
+            fs.truncate(path, end)
+        return frames
+
+    def _damaged(self, path: Path, at: int) -> LogError:
+        return LogError(
+            "the tail of the log is damaged; nothing was changed",
+            where=f"{path}, byte {at:,} ({self._files.name})",
+            why="the frame there is not what was written, and it is not one that a crash left unfinished",
+            do="restore the file from a copy; to give up the records from there on, cut the file off at that byte",
+        )
+
+    def _open_tail(self, frames: Sequence[Frame]) -> None:
+        self._frames = len(frames)
+        self.next_offset = frames[-1].next_offset if frames else self._base
+        self._bytes = frames[-1].end if frames else 0
+        self._fd = os.open(self._files.tail(self._base), os.O_WRONLY | os.O_APPEND)
+        os.fsync(self._fd)  # what a killed writer wrote was perhaps never synced
+
+    def append(self, records: pa.Table) -> None:
+        """Append, durably. ``records``: timestamp (int64), key, value, headers (binary), each in one chunk."""
+        batch = _numbered(records, self.next_offset)
+        if self._is_full():
+            self._seal()
+        if len(batch) >= TAIL_RECORDS or batch.nbytes >= TAIL_BYTES:
+            self._append_segments(batch)
+        else:
+            self._append_frame(batch)
+
+    def _is_full(self) -> bool:
+        records = self.next_offset - self._base
+        return self._frames >= TAIL_FRAMES or records >= TAIL_RECORDS or self._bytes >= TAIL_BYTES
+
+    def _append_frame(self, batch: pa.RecordBatch) -> None:
+        frame = encode_frame(self.next_offset, batch)
+        fs.append_fsync(self._fd, frame, path=self._files.tail(self._base))
+        self.next_offset += len(batch)
+        self._bytes += len(frame)
+        self._frames += 1
+
+    def _append_segments(self, batch: pa.RecordBatch) -> None:
+        if self._frames:
+            self._seal()
+        self._write_segments(batch)
+        self._begin_tail(self.next_offset + len(batch))
+
+    def _seal(self) -> None:
+        path = self._files.tail(self._base)
+        frames = list(walk(memoryview(path.read_bytes()), self._base))
+        if not frames or frames[-1].next_offset != self.next_offset:
+            raise self._damaged(path, frames[-1].end if frames else 0)
+        self._write_segments(_joined([frame.records() for frame in frames]))
+        self._begin_tail(self.next_offset)
+
+    def _write_segments(self, batch: pa.RecordBatch) -> None:
+        cuts = group_cuts(batch)
+        groups = [batch.slice(first, end - first) for first, end in pairwise(cuts)]
+        for at in range(0, len(groups), SEGMENT_GROUPS):
+            chosen = groups[at : at + SEGMENT_GROUPS]
+            first, last = chosen[0]["offset"][0].as_py(), chosen[-1]["offset"][-1].as_py()
+            fs.write_file(self._files.segment(first), encode_segment(first, last + 1, chosen))
+
+    def _begin_tail(self, base: int) -> None:
+        old, self._base = self._base, base
+        fs.write_file(self._files.tail(base), b"")
+        self.close()
+        fs.unlink(self._files.tail(old))
+        self._open_tail([])
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd = -1
+
+
+def _numbered(records: pa.Table, first: int) -> pa.RecordBatch:
+    """The records with offsets from ``first`` on, as schema ``RECORDS``; timestamps are the producer's (type 0)."""
+    count = len(records)
+    numbers = [np.arange(first, first + count, dtype=np.int64), records["timestamp"], np.zeros(count, np.int8)]
+    columns = [*numbers, records["key"], records["value"], records["headers"]]
+    return _joined(pa.table(columns, schema=RECORDS).to_batches())
+
+
+def _joined(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
+    return batches[0] if len(batches) == 1 else pa.concat_batches(batches)
+
+
+class CategoryWriter:
+    """Appends to all partitions of one category; holds its lock until closed."""
+
+    def __init__(self, partitions: Sequence[PartitionFiles], lock: CategoryLock) -> None:
+        self.partitions = len(partitions)
+        self._files = partitions
+        self._lock = lock
+        self._writers: list[PartitionWriter] = []
+
+    def append(self, shares: dict[int, pa.Table]) -> tuple[int, ...]:
+        """Append ``shares`` (by partition); returns the next offset per partition. Raises ``LogError``."""
+        try:
+            self._open()
+            for partition, records in shares.items():
+                self._writers[partition].append(records)
+        except OSError as error:
+            self._drop()
+            msg = "appending to the log failed; the records may or may not be there"
+            raise LogError(msg, where=str(error.filename or self._files[0].directory.parent), why=str(error)) from error
+        except BaseException:
+            self._drop()
+            raise
+        return tuple(writer.next_offset for writer in self._writers)
+
+    def _open(self) -> None:
+        for files in self._files[len(self._writers) :]:
+            self._writers.append(PartitionWriter(files))
+
+    def _drop(self) -> None:
+        while self._writers:
+            self._writers.pop().close()
+
+    def close(self) -> None:
+        self._drop()
+        self._lock.close()

@@ -1,0 +1,171 @@
+"""Reading views: one committed snapshot each, whole, whatever writers do meanwhile.
+
+    open_view("data/store", "departures_by_hour").scan()        # a polars.LazyFrame, rows in order of primary key
+
+A ``View`` stands for the snapshot that was newest when it was opened; its files stay for the grace period after a newer
+one came. Readers take no lock and write nothing. This module must import fast (a query answers from a cold start):
+Polars and Arrow are imported where they are used, kernels never.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from connectors.generation import VIEW_NAME, Generation, Version, snapshot_files
+from connectors.manifest import ROWS, Cut, Manifest, Table
+from schemas.errors import UnknownView
+
+if TYPE_CHECKING:
+    import polars as pl
+    import pyarrow as pa
+
+LATE, DEAD_LETTERS = "late", "dead_letters"
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One snapshot of a view. ``path``: its directory, free of symbolic links, one Parquet file a chunk."""
+
+    name: str
+    version: int
+    path: Path
+    manifest: Manifest
+    generation: Generation
+
+    @property
+    def seq(self) -> int:
+        """Number of the snapshot within its generation."""
+        return self.manifest.seq
+
+    @property
+    def cut(self) -> Cut:
+        """``{category: [next offset per partition]}``: all that this snapshot knows of the log."""
+        return self.manifest.cut
+
+    @property
+    def digest(self) -> str:
+        """BLAKE2b-256 (hex) of the rows; equal digests, equal rows."""
+        return self.manifest.digest
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Arrow schema of the rows."""
+        return self.manifest.tables[ROWS].schema
+
+    def scan(self) -> pl.LazyFrame:
+        """The rows, in order of primary key."""
+        return _scan([self.path / name for name, _ in snapshot_files(self.manifest)])
+
+    def late(self) -> pl.LazyFrame:
+        """Events that came too late for all their windows; a frame without columns when the view keeps none."""
+        return self._side(LATE)
+
+    def dead_letters(self) -> pl.LazyFrame:
+        """Records that could not be decoded or folded; a frame without columns when the view keeps none."""
+        return self._side(DEAD_LETTERS)
+
+    def _side(self, name: str) -> pl.LazyFrame:
+        table = self.manifest.tables.get(name, Table((), (), 1, ()))
+        return _scan([self.generation.version.data / chunk.file for chunk in table.chunks])
+
+
+def _scan(files: list[Path]) -> pl.LazyFrame:
+    import polars as pl
+
+    return pl.scan_parquet(files, glob=False) if files else pl.LazyFrame()
+
+
+def open_view(store: str | Path, name: str, version: int | None = None) -> View:
+    """The newest snapshot of a view: of the version that is current, or of the one asked for.
+
+    Raises ``UnknownView`` (nothing was committed under this name), ``StoreDamaged`` (its manifest was changed).
+    """
+    if not VIEW_NAME.fullmatch(name):
+        raise _unknown(store, name, version)
+    link = Path(store) / name / ("current" if version is None else f"v{version}/latest")
+    path = link.resolve()
+    if not path.is_dir():
+        raise _unknown(store, name, version)
+    home = Version(path.parents[2])
+    generation = Generation(home, int(path.parents[1].name.removeprefix("g")))
+    return View(name, home.number, path, generation.read(int(path.name)), generation)
+
+
+def _unknown(store: str | Path, name: str, version: int | None) -> UnknownView:
+    known = ", ".join(f"{v.name}@{n}" for v in list_views(store) for n in v.versions)
+    msg = f"no view {name!r}" + ("" if version is None else f" of version {version}")
+    do = f"it knows {known}" if known else "it holds no view yet: refold run"
+    return UnknownView(msg, where=f"store {store}", do=do)
+
+
+@dataclass(frozen=True, slots=True)
+class ViewVersions:
+    """A view of a store: its versions that have a snapshot, ascending, and the one that ``current`` leads to."""
+
+    name: str
+    versions: tuple[int, ...]
+    current: int | None
+
+
+def list_views(store: str | Path) -> list[ViewVersions]:
+    """All views with a snapshot, by name."""
+    names = sorted(p.name for p in Path(store).iterdir() if p.is_dir()) if Path(store).is_dir() else []
+    found = (ViewVersions(name, _versions(Path(store) / name), _current(Path(store) / name)) for name in names)
+    return [view for view in found if view.versions]
+
+
+def _versions(directory: Path) -> tuple[int, ...]:
+    versions = (re.fullmatch(r"v(\d+)", path.parent.name) for path in directory.glob("v*/latest") if path.is_dir())
+    return tuple(sorted(int(found[1]) for found in versions if found))
+
+
+def _current(directory: Path) -> int | None:
+    link = directory / "current"
+    found = re.fullmatch(r"v(\d+)/latest", str(link.readlink())) if link.is_symlink() else None
+    return int(found[1]) if found else None
+
+
+@dataclass(frozen=True, slots=True)
+class Damaged:
+    """A file of a view that is not what was written. ``file`` is relative to the version's directory."""
+
+    file: str
+    table: str
+    why: str
+
+
+def check_files(store: str | Path, view: str, version: int) -> list[Damaged]:
+    """Compare the bytes of every file of the newest snapshot, of all tables, with their names. Reads them all.
+
+    Raises ``UnknownView``, ``StoreDamaged`` (the manifest itself).
+    """
+    opened = open_view(store, view, version)
+    data = opened.generation.version.data
+    named = [(name, data / chunk.file) for name, table in opened.manifest.tables.items() for chunk in table.chunks]
+    return [*_check(opened, named), *_check(opened, list(_separate_copies(opened)))]
+
+
+def _separate_copies(view: View) -> Iterator[tuple[str, Path]]:
+    """Files of the snapshot directory that are no longer the same file as the one in ``data/``, or are gone."""
+    for name, file in snapshot_files(view.manifest):
+        shown, stored = view.path / name, view.generation.version.data / file
+        if not (shown.exists() and stored.exists() and shown.samefile(stored)):
+            yield ROWS, shown
+
+
+def _check(view: View, files: list[tuple[str, Path]]) -> list[Damaged]:
+    root = view.generation.version.path
+    return [Damaged(str(path.relative_to(root)), table, why) for table, path in files if (why := _why_bad(path))]
+
+
+def _why_bad(path: Path) -> str | None:
+    if not path.exists():
+        return "it is missing"
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+    return None if path.name.endswith(f"{digest}.parquet") else "its bytes are not those that its name stands for"
