@@ -112,9 +112,7 @@ class Log(Protocol):
     def create(self, category: str, partitions: int = DEFAULT_PARTITIONS) -> CategoryInfo:
         """Make an empty category. Raises ``LogError`` when it exists."""
 
-    def reader(
-        self, category: str, start: Mapping[int, int], until: Mapping[int, int] | None = None
-    ) -> Reader:
+    def reader(self, category: str, start: Mapping[int, int], until: Mapping[int, int] | None = None) -> Reader:
         """A reader of the partitions named in ``start``, from those offsets.
 
         ``until`` (exclusive, per partition) pins the ends: no slice reaches beyond it, and the reader is at the end

@@ -24,14 +24,17 @@ def record_hashes(records: pa.RecordBatch) -> Hashes:
     flags = np.asarray(records.column("timestamp_type")).astype(np.uint64)
     for place, null in enumerate(nulls):
         flags |= null.astype(np.uint64) << np.uint64(8 + place)
-    return _combine(  # type: ignore[no-any-return]
-        np.asarray(records.column("offset")), np.asarray(records.column("timestamp")), flags, *parts
-    )
+    return _combine(np.asarray(records.column("offset")), np.asarray(records.column("timestamp")), flags, *parts)
 
 
 @nb.njit(nogil=True, cache=True)
 def _combine(
-    offsets: npt.NDArray[np.int64], times: npt.NDArray[np.int64], flags: Hashes, keys: Hashes, values: Hashes, headers: Hashes
+    offsets: npt.NDArray[np.int64],
+    times: npt.NDArray[np.int64],
+    flags: Hashes,
+    keys: Hashes,
+    values: Hashes,
+    headers: Hashes,
 ) -> Hashes:
     out = np.empty(len(offsets), np.uint64)
     for i in range(len(offsets)):

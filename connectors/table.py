@@ -145,8 +145,9 @@ class Writer:
         ``facts``: JSON values kept in the manifest; ``facts["cut"]`` is the cut, ``{category: [next offset, ...]}``.
 
         Raises, with nothing changed: ``UsageError`` (rows or facts are not what they should be), ``StoreDamaged`` (a
-        missing file, or a chunk that a change falls into), ``Superseded`` (a rebuild took over: reopen), ``StoreLocked`` (somebody ignored
-        the lock), ``StoreError`` (the disk failed). ``CommitUnknown``: it failed when it may have been done.
+        missing file, or a chunk that a change falls into), ``Superseded`` (a rebuild took over: reopen),
+        ``StoreLocked`` (somebody ignored the lock), ``StoreError`` (the disk failed). ``CommitUnknown``: it failed when
+        it may have been done.
         """
         self._check_usable()
         assert "cut" in facts and set(changes) <= set(self._specs), "changes name tables of this writer, facts a cut"

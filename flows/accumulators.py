@@ -13,7 +13,7 @@ values that contributed; ``n == 0`` means absent, and an absent partial is skipp
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,18 +21,22 @@ import pyarrow as pa
 
 from flows import kernels
 from schemas.errors import DataError, UsageError
-from schemas.event import TIMESTAMP
 
 Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 State = dict[str, npt.NDArray[Any]]
 
-ARROW = {np.dtype(np.int64): pa.int64(), np.dtype(np.uint64): pa.uint64(), np.dtype(np.float64): pa.float64(), np.dtype(object): pa.string()}  # fmt: skip
+ARROW = {
+    np.dtype(np.int64): pa.int64(),
+    np.dtype(np.uint64): pa.uint64(),
+    np.dtype(np.float64): pa.float64(),
+    np.dtype(object): pa.string(),
+}
 CANONICAL_NAN = np.int64(0x7FF8 << 48)
 
 
 class Count:
-    fields: dict[str, Any] = {"n": np.int64}
+    fields: ClassVar[dict[str, Any]] = {"n": np.int64}
     result = pa.int64()
 
     def __init__(self, name: str, kind: pa.DataType | None) -> None:
@@ -49,7 +53,7 @@ class Count:
 
 
 class SumInts(Count):
-    fields = {"n": np.int64, "low": np.uint64, "high": np.int64}
+    fields: ClassVar[dict[str, Any]] = {"n": np.int64, "low": np.uint64, "high": np.int64}
 
     def update(self, state: State, ids: Ints, ok: Mask, values: pa.Array | None, time: Ints) -> None:
         kernels.sum_ints(ids, ok, _numbers(values, np.int64), state["n"], state["low"], state["high"])
@@ -83,7 +87,7 @@ class MeanInts(SumInts):
 
 
 class SumFloats(Count):
-    fields = {"n": np.int64, "total": np.float64}
+    fields: ClassVar[dict[str, Any]] = {"n": np.int64, "total": np.float64}
     result = pa.float64()
 
     def update(self, state: State, ids: Ints, ok: Mask, values: pa.Array | None, time: Ints) -> None:
@@ -107,7 +111,7 @@ class MeanFloats(SumFloats):
 class Extreme(Count):
     """min and max of types whose order is an order of int64."""
 
-    fields = {"n": np.int64, "value": np.int64}
+    fields: ClassVar[dict[str, Any]] = {"n": np.int64, "value": np.int64}
     greatest = True
 
     def __init__(self, name: str, kind: pa.DataType | None) -> None:
@@ -130,7 +134,7 @@ class Extreme(Count):
 class ByTime(Extreme):
     """first and last of types that fit in an int64."""
 
-    fields = {"n": np.int64, "time": np.int64, "value": np.int64}
+    fields: ClassVar[dict[str, Any]] = {"n": np.int64, "time": np.int64, "value": np.int64}
     latest = True
 
     def update(self, state: State, ids: Ints, ok: Mask, values: pa.Array | None, time: Ints) -> None:
@@ -148,10 +152,11 @@ class ByTime(Extreme):
 class ExtremeText(Extreme):
     """min and max of text, by code points (the order of its UTF-8 bytes)."""
 
-    fields = {"n": np.int64, "value": object}
+    fields: ClassVar[dict[str, Any]] = {"n": np.int64, "value": object}
 
     def update(self, state: State, ids: Ints, ok: Mask, values: pa.Array | None, time: Ints) -> None:
-        texts = np.asarray(values.to_numpy(zero_copy_only=False), dtype=object)
+        assert values is not None
+        texts = values.to_numpy(zero_copy_only=False)
         known, ranks = np.unique(np.where(ok, texts, ""), return_inverse=True)
         groups, local = np.unique(ids, return_inverse=True)
         n, best = np.zeros(len(groups), np.int64), np.zeros(len(groups), np.int64)
@@ -178,15 +183,16 @@ class ExtremeText(Extreme):
 
 
 class ByTimeText(ByTime):
-    fields = {"n": np.int64, "time": np.int64, "value": object}
+    fields: ClassVar[dict[str, Any]] = {"n": np.int64, "time": np.int64, "value": object}
 
     def update(self, state: State, ids: Ints, ok: Mask, values: pa.Array | None, time: Ints) -> None:
+        assert values is not None
         groups, local = np.unique(ids, return_inverse=True)
         n, when, row = (np.zeros(len(groups), np.int64) for _ in range(3))
         kernels.by_time(local, ok, np.arange(len(ids)), time, n, when, row, self.latest)
         texts = values.take(pa.array(row)).to_numpy(zero_copy_only=False)
         mine = {field: array[groups] for field, array in state.items()}
-        self.merge(mine, {"n": n, "time": when, "value": np.asarray(texts, dtype=object)})
+        self.merge(mine, {"n": n, "time": when, "value": texts})
         for field, array in mine.items():
             state[field][groups] = array
 
@@ -230,7 +236,9 @@ def accumulator(name: str, kind: str, input_type: pa.DataType | None) -> Count:
     found = _KINDS[kind][place]
     if found is None:
         msg = f"agg.{kind} of {input_type} in column `{name}`"
-        raise UsageError(msg, do=f"agg.{kind} takes int64 or float64; cast the input, for example .cast(pl.Int64, strict=False)")
+        raise UsageError(
+            msg, do=f"agg.{kind} takes int64 or float64; cast the input, for example .cast(pl.Int64, strict=False)"
+        )
     return found(name, input_type)
 
 
@@ -257,8 +265,7 @@ def from_order(order: Ints, absent: Mask, kind: pa.DataType | None) -> pa.Array:
         return _floats((order ^ ((order >> 63) & np.iinfo(np.int64).max)).view(np.float64), absent)
     if kind == pa.date32():
         return pa.array(order.astype(np.int32), mask=absent).cast(kind)
-    plain = pa.array(order, mask=absent)
-    return plain if kind == pa.int64() else plain.cast(kind) if kind in (TIMESTAMP, pa.bool_()) else plain.cast(kind)
+    return pa.array(order, mask=absent).cast(kind)
 
 
 def _floats(values: npt.NDArray[np.float64], absent: Mask) -> pa.Array:

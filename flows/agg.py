@@ -35,15 +35,15 @@ def count(column: Input | None = None, *, where: pl.Expr | None = None) -> Aggre
     return _aggregation("count", column, where)
 
 
-def sum(column: Input, *, where: pl.Expr | None = None) -> Aggregation:  # noqa: A001 - the field's word
+def sum(column: Input, *, where: pl.Expr | None = None) -> Aggregation:
     return _aggregation("sum", column, where)
 
 
-def min(column: Input, *, where: pl.Expr | None = None) -> Aggregation:  # noqa: A001
+def min(column: Input, *, where: pl.Expr | None = None) -> Aggregation:
     return _aggregation("min", column, where)
 
 
-def max(column: Input, *, where: pl.Expr | None = None) -> Aggregation:  # noqa: A001
+def max(column: Input, *, where: pl.Expr | None = None) -> Aggregation:
     return _aggregation("max", column, where)
 
 

@@ -7,12 +7,12 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from flows.cli_options import options
 from schemas.errors import RefoldError, UsageError
 
 if TYPE_CHECKING:
@@ -68,41 +68,14 @@ def _read_env_file(path: Path) -> None:
             os.environ.setdefault(name.strip(), value.strip().strip("\"'"))
 
 
-@click.group(help=OVERVIEW, no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    help=OVERVIEW,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
 @click.version_option(package_name="refold", message="%(prog)s %(version)s")
 def main() -> None:
     pass
-
-
-Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
-
-
-def _options(*names: str) -> Decorator:
-    """Options that several commands share, in one place and with one wording."""
-    every = {
-        "log": click.option("--log", metavar="URL", envvar="REFOLD_LOG", default="data/log", show_default=True, help="redpanda://host:9092, or the directory of an embedded log."),
-        "store": click.option("--store", metavar="DIR", envvar="REFOLD_STORE", default="data/store", show_default=True, help="Directory of the views."),
-        "flows": click.option("--flows", "modules", metavar="MODULE", multiple=True, help="Module with projections of your own, beside the package `flows` (may be repeated; REFOLD_FLOWS)."),
-        "json": click.option("--json", "as_json", is_flag=True, help="Print facts as JSON."),
-        "workers": click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Worker threads of this process."),
-        "quiet": click.option("--quiet", is_flag=True, help="No progress on standard error."),
-        "debug": click.option("--debug", is_flag=True, callback=_debug, expose_value=False, help="Tracebacks for errors."),
-        "origin": click.option("--origin", type=click.Choice(["earliest"]), help="Begin with what is left of a log whose start is gone; the view is then hopeful."),
-        "dead": click.option("--allow-dead-letters", is_flag=True, help="Go on even if most records of a category cannot be decoded."),
-        "interval": click.option("--commit-interval", type=click.FloatRange(min=0.0), default=1.0, show_default=True, help="Seconds between commits."),
-    }  # fmt: skip
-
-    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
-        for name in reversed(names):
-            command = every[name](command)
-        return command
-
-    return decorate
-
-
-def _debug(_: click.Context, __: click.Parameter, value: bool) -> None:
-    if value:
-        os.environ["REFOLD_DEBUG"] = "1"
 
 
 def _stop_on_signals() -> threading.Event:
@@ -131,13 +104,35 @@ def _print_json(facts: Any) -> None:
 
 @main.command()
 @click.argument("views", nargs=-1, required=True, metavar="VIEW...")
-@_options("log", "store", "flows", "workers")
-@click.option("--processes", type=click.IntRange(1, 16), default=1, show_default=True, help="Processes of one cluster on this machine.")
-@click.option("--until", type=click.Choice(["end"]), help="Stop at the ends that the log has on start, instead of following.")
-@_options("origin", "dead", "interval", "quiet", "debug")
+@options("log", "store", "flows", "workers")
+@click.option(
+    "--processes",
+    type=click.IntRange(1, 16),
+    default=1,
+    show_default=True,
+    help="Processes of one cluster on this machine.",
+)
+@click.option(
+    "--until", type=click.Choice(["end"]), help="Stop at the ends that the log has on start, instead of following."
+)
+@options("origin", "dead", "interval", "quiet", "debug")
 @click.option("--process-id", type=int, hidden=True, help="This process of a cluster.")
 @click.option("--addresses", hidden=True, help="Addresses of all processes of a cluster.")
-def run(views: tuple[str, ...], log: str, store: str, modules: tuple[str, ...], workers: int, processes: int, until: str | None, origin: str | None, allow_dead_letters: bool, commit_interval: float, quiet: bool, process_id: int | None, addresses: str | None) -> None:  # fmt: skip
+def run(
+    views: tuple[str, ...],
+    log: str,
+    store: str,
+    modules: tuple[str, ...],
+    workers: int,
+    processes: int,
+    until: str | None,
+    origin: str | None,
+    allow_dead_letters: bool,
+    commit_interval: float,
+    quiet: bool,
+    process_id: int | None,
+    addresses: str | None,
+) -> None:
     """Fold VIEWs and follow the log (VIEW is `name`, its newest version, or `name@version`).
 
     Goes on from the last commit. Ctrl-C and SIGTERM commit what was folded and stop.
@@ -178,8 +173,18 @@ def _print_view(store: str, name: str, version: int | None = None) -> None:
 
 @main.command()
 @click.argument("view")
-@_options("log", "store", "flows", "workers", "origin", "dead", "json", "quiet", "debug")
-def rebuild(view: str, log: str, store: str, modules: tuple[str, ...], workers: int, origin: str | None, allow_dead_letters: bool, as_json: bool, quiet: bool) -> None:  # fmt: skip
+@options("log", "store", "flows", "workers", "origin", "dead", "json", "quiet", "debug")
+def rebuild(
+    view: str,
+    log: str,
+    store: str,
+    modules: tuple[str, ...],
+    workers: int,
+    origin: str | None,
+    allow_dead_letters: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
     """Fold VIEW again from offset zero beside the live one, then take over in one step.
 
     Nobody has to stop: readers keep the old snapshot until the switch, and a run goes on from the new one. No file of
@@ -206,12 +211,16 @@ def rebuild(view: str, log: str, store: str, modules: tuple[str, ...], workers: 
         click.echo("stopped; the live view is as it was")
         return
     if as_json:
-        _print_json({"view": projection.title, "digest": after.digest, "before": before and before.digest, "cut": after.cut})
+        _print_json(
+            {"view": projection.title, "digest": after.digest, "before": before and before.digest, "cut": after.cut}
+        )
         return
     if before is None:
         click.echo(f"rebuilt {projection.title}  digest {after.digest}")
     elif before.cut != after.cut:
-        click.echo(f"rebuilt {projection.title}  digest {after.digest}  (at a later cut than before: {before.digest[:12]})")
+        click.echo(
+            f"rebuilt {projection.title}  digest {after.digest}  (at a later cut than before: {before.digest[:12]})"
+        )
     else:
         same = "==" if before.digest == after.digest else "!="
         click.echo(f"rebuilt {same} live\n  rebuilt  {after.digest}\n  live     {before.digest}")
@@ -219,7 +228,7 @@ def rebuild(view: str, log: str, store: str, modules: tuple[str, ...], workers: 
 
 @main.command()
 @click.argument("view")
-@_options("log", "store", "flows", "workers", "json", "quiet", "debug")
+@options("log", "store", "flows", "workers", "json", "quiet", "debug")
 def verify(view: str, log: str, store: str, modules: tuple[str, ...], workers: int, as_json: bool, quiet: bool) -> None:
     """Fold VIEW again to its committed cut in a scratch place and compare digests; check every stored file.
 
@@ -255,7 +264,7 @@ def _print_verification(found: Verification) -> None:
 
 @main.command()
 @click.argument("views", nargs=-1, metavar="[VIEW...]")
-@_options("log", "store", "json", "debug")
+@options("log", "store", "json", "debug")
 def status(views: tuple[str, ...], log: str, store: str, as_json: bool) -> None:
     """Where views stand: position and lag per partition, finality, late events, dead letters."""
     from connectors.log import open_log
@@ -273,7 +282,11 @@ def status(views: tuple[str, ...], log: str, store: str, as_json: bool) -> None:
     for view, places in zip(found, lags, strict=True):
         _print_view(store, view.manifest.view, view.manifest.version)
         for place in places:
-            behind = "the log has no such partition" if place["lag_records"] is None else f"lag {place['lag_records']:,} events"
+            behind = (
+                "the log has no such partition"
+                if place["lag_records"] is None
+                else f"lag {place['lag_records']:,} events"
+            )
             holds = "  <- holds finality back" if place["holds_finality_back"] and len(places) > 1 else ""
             click.echo(
                 f"  {place['category']}/{place['partition']}  next offset {place['next_offset']:,}  {behind}  "
@@ -283,8 +296,15 @@ def status(views: tuple[str, ...], log: str, store: str, as_json: bool) -> None:
 
 @main.command()
 @click.argument("sql")
-@_options("store", "debug")
-@click.option("--format", "form", type=click.Choice(["table", "csv", "json", "parquet"]), default="table", show_default=True, help="What to print.")
+@options("store", "debug")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "csv", "json", "parquet"]),
+    default="table",
+    show_default=True,
+    help="What to print.",
+)
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
 def query(sql: str, store: str, form: str, as_json: bool) -> None:
     """Run SQL over the committed views (Polars SQL; each view is a table). Example: "FROM aircraft LIMIT 5"."""
@@ -293,12 +313,14 @@ def query(sql: str, store: str, form: str, as_json: bool) -> None:
 
     form = "json" if as_json else form
     if form == "parquet" and sys.stdout.isatty():
-        raise UsageError("Parquet on a terminal is no use", do="send it to a file:  refold query ... --format parquet > out.parquet")
+        raise UsageError(
+            "Parquet on a terminal is no use", do="send it to a file:  refold query ... --format parquet > out.parquet"
+        )
     click.echo(render(run_query(Path(store), sql), form), nl=False)
 
 
 @main.command()
-@_options("store", "json", "debug")
+@options("store", "json", "debug")
 def views(store: str, as_json: bool) -> None:
     """The views of a store: rows, size, columns, digest."""
     from flows.status import all_views, summary
@@ -311,13 +333,15 @@ def views(store: str, as_json: bool) -> None:
         click.echo(f"no views in {store} yet; begin with:  refold run VIEW")
     for view in found:
         facts = summary(view)
-        click.echo(f"{facts['view']}  v{facts['version']}  {facts['rows']:,} rows  {facts['bytes']:,} bytes  digest {facts['digest'][:12]}")
+        click.echo(
+            f"{facts['view']}  v{facts['version']}  {facts['rows']:,} rows  {facts['bytes']:,} bytes  digest {facts['digest'][:12]}"
+        )
         click.echo(f"  {', '.join(view.schema.names)}")
 
 
 @main.command()
 @click.argument("view")
-@_options("store", "json", "debug")
+@options("store", "json", "debug")
 def path(view: str, store: str, as_json: bool) -> None:
     """The directory of VIEW's present snapshot: it stays as it is, so any reader may take its time.
 
@@ -334,10 +358,23 @@ def path(view: str, store: str, as_json: bool) -> None:
 
 
 @main.command()
-@click.option("--log", metavar="URL", help="A broker to run the tour against (redpanda://host:9092); default: an embedded log of its own.")
-@click.option("--dir", "directory", default="data/demo", show_default=True, metavar="DIR", help="Where the demo keeps its log and views; emptied first.")
-@click.option("--days", type=click.IntRange(1, 365), default=365, show_default=True, help="How much of the year to fold.")
-@_options("workers", "debug")
+@click.option(
+    "--log",
+    metavar="URL",
+    help="A broker to run the tour against (redpanda://host:9092); default: an embedded log of its own.",
+)
+@click.option(
+    "--dir",
+    "directory",
+    default="data/demo",
+    show_default=True,
+    metavar="DIR",
+    help="Where the demo keeps its log and views; emptied first.",
+)
+@click.option(
+    "--days", type=click.IntRange(1, 365), default=365, show_default=True, help="How much of the year to fold."
+)
+@options("workers", "debug")
 def demo(log: str | None, directory: str, days: int, workers: int) -> None:
     """A year of real flights: append, fold into three views, break one, find the damage, rebuild, compare."""
     from flows.demo import demo as run_demo

@@ -22,7 +22,7 @@ def supervise(processes: int) -> int:
     command = [sys.executable, "-m", "flows.cli", *sys.argv[1:], "--addresses", addresses]
     children = [subprocess.Popen([*command, "--process-id", str(number)]) for number in range(processes)]
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: [child.send_signal(signal.SIGTERM) for child in children if child.poll() is None])
+        signal.signal(number, lambda *_: _terminate(children))
     return _wait(children)
 
 
@@ -47,10 +47,14 @@ def _wait(children: list[subprocess.Popen[bytes]]) -> int:
                 break
 
 
-def _bring_down(children: list[subprocess.Popen[bytes]]) -> None:
+def _terminate(children: list[subprocess.Popen[bytes]]) -> None:
     for child in children:
         if child.poll() is None:
             child.terminate()
+
+
+def _bring_down(children: list[subprocess.Popen[bytes]]) -> None:
+    _terminate(children)
     for child in children:
         try:
             child.wait(WAIT_S)

@@ -35,8 +35,16 @@ class Pace:
 class Committer:
     """Owns the writer of one view while a job runs."""
 
-    def __init__(self, projection: Projection, writer: Writer, standing: Standing, pace: Pace, close: Callable[[Writer], None]) -> None:
-        self.projection, self.writer, self._standing, self._pace, self._close = projection, writer, standing, pace, close
+    def __init__(
+        self, projection: Projection, writer: Writer, standing: Standing, pace: Pace, close: Callable[[Writer], None]
+    ) -> None:
+        self.projection, self.writer, self._standing, self._pace, self._close = (
+            projection,
+            writer,
+            standing,
+            pace,
+            close,
+        )
         partials = writer.read("partials") if writer.manifest else None
         self.merge = ViewMerge(projection, standing.progress, partials)
         self._ended: set[Place] = set()

@@ -10,18 +10,18 @@ from connectors.clock import monotonic, now_ms
 from connectors.log import open_log
 from connectors.view import open_view
 from flows.display import Meter, instant, shown
-from flows.flights import arrivals_by_day, aircraft, departures_by_hour
+from flows.flights import aircraft, arrivals_by_day, departures_by_hour
 from flows.flights_feed import events_table
+from flows.projection import Projection
 from flows.query import query, render
 from flows.running import rebuild, run, verify
-from flows.projection import Projection
 from flows.status import summary
 from schemas import Category
 from schemas.flights import flights
 
 Say = Callable[[str], None]
 VIEWS = [departures_by_hour, arrivals_by_day, aircraft]
-QUERY = "SELECT origin, sum(departures) AS departures, sum(very_late) AS very_late FROM departures_by_hour GROUP BY origin ORDER BY departures DESC"
+QUERY = "SELECT origin, sum(departures) AS n, sum(very_late) AS late FROM departures_by_hour GROUP BY origin ORDER BY n DESC"
 
 
 def demo(url: str | None, directory: Path, days: int, workers: int, say: Say) -> bool:
@@ -57,7 +57,9 @@ def _append(url: str, category: Category, days: int, say: Say) -> None:
         log.append_batch(category.name, table)
         info = log.describe(category.name)
     took = monotonic() - began
-    say(f"Log    {url}: {category.name}, {info.partitions} partitions, {table.num_rows:,} events of 2013, in the order they became known  ({took:.1f} s)")
+    say(
+        f"Log    {url}: {category.name}, {info.partitions} partitions, {table.num_rows:,} events, in the order they became known  ({took:.1f} s)"
+    )
 
 
 def _say_view(store: Path, view: Projection, say: Say) -> None:

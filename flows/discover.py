@@ -15,7 +15,7 @@ from flows.projection import Projection
 from schemas.errors import UsageError
 
 ENGINE_ROOM = frozenset(
-    "accumulators agg cli cli_serve cluster committer demo discover display engine expressions facts flights_facts flights_feed fold "
+    "accumulators agg cli cli_options cluster committer demo discover display engine expressions facts flights_facts flights_feed fold "
     "groups job kernels merge partials pipeline progress projection query running status windows".split()
 )
 """Modules of this package that hold no projections: not worth importing to look for them."""
@@ -27,7 +27,11 @@ def projections(modules: Sequence[str] = ()) -> dict[str, Projection]:
     for module in _modules(modules):
         for value in vars(module).values():
             if isinstance(value, Projection) and found.setdefault(value.title, value) is not value:
-                raise UsageError(f"two projections are called {value.title}", where=module.__name__, do="rename one, or raise its version")
+                raise UsageError(
+                    f"two projections are called {value.title}",
+                    where=module.__name__,
+                    do="rename one, or raise its version",
+                )
     return found
 
 
@@ -62,4 +66,7 @@ def _pick(name: str, known: dict[str, Projection]) -> Projection:
     titles = [*known, *{projection.name for projection in known.values()}]
     close = difflib.get_close_matches(name, titles, 1)
     hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(sorted(known)) or 'none'}"
-    raise UsageError(f"there is no projection `{name}`", do=f"{hint}\nprojections are found in the package `flows` and in --flows MODULE")
+    raise UsageError(
+        f"there is no projection `{name}`",
+        do=f"{hint}\nprojections are found in the package `flows` and in --flows MODULE",
+    )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Callable
 from typing import Any
 
 import polars as pl
@@ -79,7 +80,11 @@ def _binary(body: dict[str, Any], where: str) -> str:
 
 def _cast(body: dict[str, Any], where: str) -> str:
     if body["options"] == "Strict":
-        raise _refused(where, "a strict cast, which fails for a whole batch,", "write cast(..., strict=False): what does not fit is null")
+        raise _refused(
+            where,
+            "a strict cast, which fails for a whole batch,",
+            "write cast(..., strict=False): what does not fit is null",
+        )
     kind = body["dtype"]["Literal"]
     if "Categorical" in str(kind) or "Enum" in str(kind):
         raise _refused(where, "a categorical", "keep it a string")
@@ -112,7 +117,7 @@ def _function_name(function: Any) -> tuple[str, Any]:
     return name, inner
 
 
-_NODES = {
+_NODES: dict[str, Callable[[Any, str], str]] = {
     "Column": _column,
     "Literal": _literal,
     "BinaryExpr": _binary,

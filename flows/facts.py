@@ -60,7 +60,9 @@ def begin(projection: Projection, infos: Mapping[str, CategoryInfo], origin: str
                 )
     hopeful = None if begins == zeros else "its history begins at a later origin than offset zero"
     progress = {(name, p): Progress(next_offset=first) for name in infos for p, first in enumerate(begins[name])}
-    return Standing(begins, hopeful, {name: info.identity for name, info in infos.items()}, dict(sorted(progress.items())))
+    return Standing(
+        begins, hopeful, {name: info.identity for name, info in infos.items()}, dict(sorted(progress.items()))
+    )
 
 
 def _origin(infos: Mapping[str, CategoryInfo], origin: str | Cut | None) -> Cut:
@@ -69,7 +71,10 @@ def _origin(infos: Mapping[str, CategoryInfo], origin: str | Cut | None) -> Cut:
     if isinstance(origin, dict):
         for name, info in infos.items():
             if len(origin.get(name, [])) != info.partitions:
-                raise UsageError(f"the origin names {len(origin.get(name, []))} partitions of `{name}`, which has {info.partitions}", do="give one offset a partition")
+                raise UsageError(
+                    f"the origin names {len(origin.get(name, []))} partitions of `{name}`, which has {info.partitions}",
+                    do="give one offset a partition",
+                )
         return origin
     return {name: [0] * info.partitions for name, info in infos.items()}
 
@@ -118,7 +123,12 @@ def check_definition(projection: Projection, facts: Mapping[str, Any]) -> None:
     if facts["fingerprint"] == projection.fingerprint:
         return
     lines = difflib.unified_diff(
-        facts["definition"].splitlines(), projection.definition.splitlines(), "committed", "in the code", lineterm="", n=1
+        facts["definition"].splitlines(),
+        projection.definition.splitlines(),
+        "committed",
+        "in the code",
+        lineterm="",
+        n=1,
     )
     raise DefinitionChanged(
         f"the definition of view {projection.title} has changed under the same version",
@@ -133,7 +143,11 @@ def check_log(projection: Projection, standing: Standing, infos: Mapping[str, Ca
         where = f"category {name}, view {projection.title}"
         again = f"fold the view again from the log as it is now:  refold rebuild {projection.title}"
         if info.identity != standing.identities[name]:
-            raise LogChanged(f"`{name}` was deleted and created again: it is another stream under the same name", where=where, do=again)
+            raise LogChanged(
+                f"`{name}` was deleted and created again: it is another stream under the same name",
+                where=where,
+                do=again,
+            )
         known = [facts for (category, _), facts in standing.progress.items() if category == name]
         if info.partitions != len(known):
             raise LogChanged(

@@ -1,8 +1,8 @@
 """The worked example: three views of the flights that left New York in 2013.
 
-    departures_by_hour   departures and delays by origin, carrier and hour
-    arrivals_by_day      arrivals by destination and day
-    aircraft             the present state of each aircraft
+departures_by_hour   departures and delays by origin, carrier and hour
+arrivals_by_day      arrivals by destination and day
+aircraft             the present state of each aircraft
 """
 
 from __future__ import annotations

@@ -44,7 +44,12 @@ LATE = pa.schema(
 )
 """Late events, one row per record and window it was too late for."""
 DEAD_LETTERS = pa.schema(
-    [*_PLACE, pa.field("key", pa.binary()), pa.field("value", pa.binary()), pa.field("reason", pa.string(), nullable=False)]
+    [
+        *_PLACE,
+        pa.field("key", pa.binary()),
+        pa.field("value", pa.binary()),
+        pa.field("reason", pa.string(), nullable=False),
+    ]
 )
 """Records that could not be decoded or folded."""
 
@@ -67,7 +72,9 @@ class Delta:
 class PartitionFold:
     """One projection, one partition. ``resume``: where the view stood, and its partials of this partition."""
 
-    def __init__(self, projection: Projection, category: str, partition: int, resume: Progress, partials: pa.RecordBatch | None) -> None:
+    def __init__(
+        self, projection: Projection, category: str, partition: int, resume: Progress, partials: pa.RecordBatch | None
+    ) -> None:
         self.projection, self.category, self.partition = projection, category, partition
         self.progress = resume.copy()
         self._partials = Partials(projection)
@@ -179,7 +186,11 @@ class PartitionFold:
             else:
                 computed[name] = expression.alias(name)
         if computed:
-            frame = pl.DataFrame([pl.Series(name, array) for name, array in columns.items()]) if columns else pl.DataFrame({"": rows})
+            frame = (
+                pl.DataFrame([pl.Series(name, array) for name, array in columns.items()])
+                if columns
+                else pl.DataFrame({"": rows})
+            )
             table = frame.select(**computed).to_arrow()
             for name in computed:
                 array = table.column(name).combine_chunks()
@@ -193,7 +204,11 @@ class PartitionFold:
         if name == "event_type":
             names = pa.array([event.type_name for event in decoded.types], pa.string())
             return names.take(pa.array(decoded.type_code[rows]))
-        column = SUBJECT if name == "subject" and name not in self.projection.fields else (name, self.projection.fields[name].type)
+        column = (
+            SUBJECT
+            if name == "subject" and name not in self.projection.fields
+            else (name, self.projection.fields[name].type)
+        )
         array = decoded.columns[column]
         return array if len(rows) == len(array) else array.take(pa.array(rows))
 
@@ -229,7 +244,9 @@ class PartitionFold:
         if not len(rows):
             return
         reasons = pa.array([self._reason(decoded, row) for row in rows.tolist()], pa.string())
-        self._dead.append(pa.record_batch([*self._place(part, rows), *self._raw(part, rows), reasons], schema=DEAD_LETTERS))
+        self._dead.append(
+            pa.record_batch([*self._place(part, rows), *self._raw(part, rows), reasons], schema=DEAD_LETTERS)
+        )
 
     def _reason(self, decoded: Decoded, row: int) -> str:
         if row in decoded.reasons:
@@ -245,7 +262,11 @@ class PartitionFold:
 
     def _place(self, part: Slice, rows: Ints) -> list[pa.Array]:
         n = len(rows)
-        return [pa.array([part.category] * n), pa.array([part.partition] * n, pa.int32()), part.records.column("offset").take(pa.array(rows))]
+        return [
+            pa.array([part.category] * n),
+            pa.array([part.partition] * n, pa.int32()),
+            part.records.column("offset").take(pa.array(rows)),
+        ]
 
     def _raw(self, part: Slice, rows: Ints) -> list[pa.Array]:
         return [part.records.column(name).take(pa.array(rows)) for name in ("key", "value")]

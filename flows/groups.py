@@ -50,7 +50,7 @@ class GroupTable:
     def find(self, keys: pa.BinaryArray) -> Ints:
         """The id of every key, -1 where it is not there."""
         data, offsets = buffers(keys)
-        return _find(data, offsets, hash_binary(keys), self._slots, self._hashes, self._ends, self._arena)  # type: ignore[no-any-return]
+        return _find(data, offsets, hash_binary(keys), self._slots, self._hashes, self._ends, self._arena)
 
     def keys(self, ids: Ints) -> pa.BinaryArray:
         everything = pa.Array.from_buffers(

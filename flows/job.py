@@ -36,7 +36,8 @@ Done = TypeVar("Done")
 class Target(Protocol):
     """Where a view is kept during a job."""
 
-    projection: Projection
+    @property
+    def projection(self) -> Projection: ...
 
     def load(self) -> tuple[Mapping[str, Any], pa.Table] | None:
         """Facts and partials of the newest commit; None before the first."""
@@ -205,5 +206,7 @@ def _categories(projections: Sequence[Projection]) -> dict[str, Category]:
     for projection in projections:
         for category in projection.categories:
             if found.setdefault(category.name, category) is not category:
-                raise UsageError(f"two different definitions of category `{category.name}`", do="declare it once and import it")
+                raise UsageError(
+                    f"two different definitions of category `{category.name}`", do="declare it once and import it"
+                )
     return found

@@ -39,7 +39,9 @@ def sum_ints(ids: Ints, ok: Mask, values: Ints, n: Ints, low: Unsigned, high: In
             g = ids[i]
             before = low[g]
             low[g] = before + np.uint64(values[i])
-            high[g] += (np.int64(1) if low[g] < before else np.int64(0)) - (np.int64(1) if values[i] < 0 else np.int64(0))
+            high[g] += (np.int64(1) if low[g] < before else np.int64(0)) - (
+                np.int64(1) if values[i] < 0 else np.int64(0)
+            )
             n[g] += 1
 
 

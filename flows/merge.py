@@ -78,7 +78,12 @@ class ViewMerge:
         place = (delta.category, delta.partition)
         if delta.start != self.progress[place].next_offset:
             msg = f"view {delta.view} stands at {self.progress[place].next_offset:,}, and got changes from {delta.start:,}"
-            raise StoreError(msg, where=f"{delta.category}/{delta.partition}", why="another run committed in between", do="start the run again")
+            raise StoreError(
+                msg,
+                where=f"{delta.category}/{delta.partition}",
+                why="another run committed in between",
+                do="start the run again",
+            )
         self.moved |= delta.progress.next_offset > delta.start
         self.progress[place] = delta.progress
         self._partials[place].put(delta.groups)
@@ -171,5 +176,3 @@ def _distinct(groups: list[pa.BinaryArray]) -> pa.BinaryArray:
     for array in groups:
         table.intern(array)
     return table.keys(np.arange(len(table)))
-
-

@@ -75,7 +75,7 @@ class Partials:
         ids = self.intern(batch.column("group"))
         at = 1
         for state in self.states:
-            for field, array in state.items():
+            for array in state.values():
                 array[ids] = batch.column(at).to_numpy(zero_copy_only=False)
                 at += 1
         return ids
@@ -92,7 +92,9 @@ class Partials:
         there = ids >= 0
         picked = []
         for state in self.states:
-            copy = {field: array[ids] if len(array) else np.zeros(len(ids), array.dtype) for field, array in state.items()}
+            copy = {
+                field: array[ids] if len(array) else np.zeros(len(ids), array.dtype) for field, array in state.items()
+            }
             copy["n"] = np.where(there, copy["n"], 0)
             picked.append(copy)
         return picked

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -68,12 +69,15 @@ class PartitionPipeline:
     def _parts(self, arrived: Slice) -> Iterator[Slice]:
         """The slice, cut where a fold begins within it, without what nobody needs."""
         positions = {fold.progress.next_offset for fold in self.folds}
-        cuts = sorted({arrived.first_offset, arrived.next_offset} | {p for p in positions if arrived.first_offset < p < arrived.next_offset})
+        cuts = sorted(
+            {arrived.first_offset, arrived.next_offset}
+            | {p for p in positions if arrived.first_offset < p < arrived.next_offset}
+        )
         if len(cuts) == 2:
             yield arrived
             return
         offsets = np.asarray(arrived.records.column("offset"))
-        for first, after in zip(cuts, cuts[1:], strict=False):
+        for first, after in pairwise(cuts):
             low, high = np.searchsorted(offsets, [first, after])
             records = arrived.records.slice(int(low), int(high - low))
             yield replace(arrived, first_offset=first, next_offset=after, records=records)

@@ -155,16 +155,23 @@ class Projection:
 
     def _check_names(self) -> None:
         if not re.fullmatch(r"[a-z][a-z0-9_]*", self.name) or self.version < 1:
-            raise self._wrong(f"the name `{self.name}` version {self.version}", "use lower-case letters, digits and _; versions begin at 1")
+            raise self._wrong(
+                f"the name `{self.name}` version {self.version}",
+                "use lower-case letters, digits and _; versions begin at 1",
+            )
         names = [*self.key, *self.columns]
         if twice := {name for name in names if names.count(name) > 1 or name in RESERVED}:
             raise self._wrong(f"the column names {sorted(twice)} are reserved or used twice", "rename them")
         if not self.columns:
             raise self._wrong("no columns", 'give at least one, for example columns={"events": agg.count()}')
         if strangers := [event.__name__ for event in self.events if event not in self.category.events]:
-            raise self._wrong(f"{strangers} are not event types of category {self.category.name}", "add them to the category")
+            raise self._wrong(
+                f"{strangers} are not event types of category {self.category.name}", "add them to the category"
+            )
         if self.allowed_lateness_us < 0 or (self.allowed_lateness_us and not self.window):
-            raise self._wrong("allowed_lateness without a window, or negative", "lateness is measured against a window's end")
+            raise self._wrong(
+                "allowed_lateness without a window, or negative", "lateness is measured against a window's end"
+            )
 
     def _readable_fields(self) -> dict[str, Field]:
         fields: dict[str, Field] = {}
@@ -172,7 +179,10 @@ class Projection:
             for field in event.fields:
                 known = fields.setdefault(field.name, field)
                 if known.type != field.type:
-                    raise self._wrong(f"`{field.name}` is {known.type} in one event type and {field.type} in another", "fold them in two projections, or rename one")
+                    raise self._wrong(
+                        f"`{field.name}` is {known.type} in one event type and {field.type} in another",
+                        "fold them in two projections, or rename one",
+                    )
         return fields
 
     def _check_reads(self) -> tuple[str, ...]:
@@ -196,7 +206,9 @@ class Projection:
             try:
                 kind = frame.select(expression.alias(name)).to_arrow().schema.field(0).type
             except pl.exceptions.PolarsError as error:
-                raise self._wrong(f"{name.replace(':', ' of `')}` cannot be computed: {error}", "check the types of its columns") from None
+                raise self._wrong(
+                    f"{name.replace(':', ' of `')}` cannot be computed: {error}", "check the types of its columns"
+                ) from None
             types[name] = self._canonical_type(name, kind)
             if name.startswith("where:") and types[name] != pa.bool_():
                 raise self._wrong(f"{name.replace(':', ' of `')}` is {types[name]}, not bool", "give a condition")
@@ -213,7 +225,10 @@ class Projection:
             return TIMESTAMP
         if kind in (pa.bool_(), pa.date32()):
             return kind
-        raise self._wrong(f"{name.replace(':', ' of `')}` has type {kind}", "cast it to Int64, Float64, String, Boolean, Date or a UTC Datetime")
+        raise self._wrong(
+            f"{name.replace(':', ' of `')}` has type {kind}",
+            "cast it to Int64, Float64, String, Boolean, Date or a UTC Datetime",
+        )
 
     def _accumulator(self, column: str) -> Count:
         try:

@@ -22,7 +22,9 @@ def query(store: Path, sql: str) -> pl.DataFrame:
     known = [view.name for view in list_views(store) if view.current]
     names = [name for name in known if name in words]
     if not names:
-        raise UsageError("the query names no view", where=str(store), do=f"views here: {', '.join(known) or 'none yet'}")
+        raise UsageError(
+            "the query names no view", where=str(store), do=f"views here: {', '.join(known) or 'none yet'}"
+        )
     context = pl.SQLContext({name: open_view(store, name).scan() for name in names})
     try:
         return context.execute(_with_select(sql), eager=True)
@@ -46,5 +48,13 @@ def render(frame: pl.DataFrame, form: str) -> str | bytes:
         buffer = io.BytesIO()
         frame.write_parquet(buffer)
         return buffer.getvalue()
-    with pl.Config(tbl_rows=1000, tbl_cols=50, tbl_hide_dataframe_shape=True, tbl_hide_column_data_types=True, fmt_str_lengths=80, tbl_width_chars=200, tbl_formatting="MARKDOWN"):
+    with pl.Config(
+        tbl_rows=1000,
+        tbl_cols=50,
+        tbl_hide_dataframe_shape=True,
+        tbl_hide_column_data_types=True,
+        fmt_str_lengths=80,
+        tbl_width_chars=200,
+        tbl_formatting="MARKDOWN",
+    ):
         return f"{frame}\n{frame.height:,} rows\n"

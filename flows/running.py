@@ -1,8 +1,8 @@
 """``run``, ``rebuild`` and ``verify``: the three things one does with a projection.
 
-    run(projections, log=..., store=..., until="end")     follow the log; the newest commit is where it goes on
-    rebuild(projection, log=..., store=...)                fold from the origin into a new generation, then take over
-    verify(projection, log=..., store=...)                 fold to the committed cut in a scratch place, compare digests
+run(projections, log=..., store=..., until="end")     follow the log; the newest commit is where it goes on
+rebuild(projection, log=..., store=...)                fold from the origin into a new generation, then take over
+verify(projection, log=..., store=...)                 fold to the committed cut in a scratch place, compare digests
 """
 
 from __future__ import annotations
@@ -176,7 +176,9 @@ def rebuild(
     that took over, or None when it was stopped before (the live view is as it was).
     """
     stop = stop or threading.Event()
-    with open_writer(store_path(store), projection.name, projection.version, table_specs(projection), building=True) as writer:
+    with open_writer(
+        store_path(store), projection.name, projection.version, table_specs(projection), building=True
+    ) as writer:
         until: str | Cut = END
         while True:
             job = Job([WriterTarget(projection, writer)], _opener(log), until, origin, pace or Pace(), stop)
@@ -221,13 +223,24 @@ def verify(
     place = store_path(store)
     manifest = newest_manifest(place, projection.name, projection.version)
     if manifest is None:
-        raise UnknownView(f"view {projection.title} has never been committed", where=str(place), do=f"refold run {projection.title}")
+        raise UnknownView(
+            f"view {projection.title} has never been committed", where=str(place), do=f"refold run {projection.title}"
+        )
     from connectors.view import check_files
 
     damaged = check_files(place, projection.name, projection.version)
-    with _scratch(place) as scratch, open_writer(scratch, projection.name, projection.version, table_specs(projection)) as writer:
+    with (
+        _scratch(place) as scratch,
+        open_writer(scratch, projection.name, projection.version, table_specs(projection)) as writer,
+    ):
         origin = manifest.facts["origin"]
-        job = Job([WriterTarget(projection, writer)], _opener(log), manifest.facts["cut"], origin, stop=stop or threading.Event())
+        job = Job(
+            [WriterTarget(projection, writer)],
+            _opener(log),
+            manifest.facts["cut"],
+            origin,
+            stop=stop or threading.Event(),
+        )
         job.must_match = {projection.title: manifest.facts}
         if watch:
             watch(job)
@@ -241,7 +254,7 @@ def _compare(projection: Projection, committed: Manifest, fresh: Manifest, damag
     for name in COMPARED:
         old, new = committed.tables[name], fresh.tables[name]
         if old.digest != new.digest:
-            different = f"table {name}: {old.rows:,} rows with digest {old.digest[:12]}, refolded {new.rows:,} rows with digest {new.digest[:12]}"
+            different = f"table {name}: {old.rows:,} rows, digest {old.digest[:12]}; refolded {new.rows:,} rows, digest {new.digest[:12]}"
             break
     logs = [(facts.facts["log"], facts) for facts in (committed, fresh)]
     if different is None and _log_digests(logs[0][0]) != _log_digests(logs[1][0]):

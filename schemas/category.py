@@ -35,7 +35,9 @@ class Category:
         self.max_ahead = max_ahead
         names = [event.type_name for event in events]
         if not names or len(set(names)) < len(names) or MARKER_TYPE in names:
-            raise UsageError(f"category {name}: event types {names}", do="give one or more types with names of their own")
+            raise UsageError(
+                f"category {name}: event types {names}", do="give one or more types with names of their own"
+            )
 
     def __repr__(self) -> str:
         return f"Category({self.name!r}, {len(self.events)} event types, {self.envelope.name})"
@@ -46,7 +48,9 @@ class Category:
         for event in rows:
             if type(event) not in self.events:
                 known = ", ".join(known.type_name for known in self.events)
-                raise UsageError(f"{type(event).__name__} is no event type of category {self.name}", do=f"append one of {known}")
+                raise UsageError(
+                    f"{type(event).__name__} is no event type of category {self.name}", do=f"append one of {known}"
+                )
         subjects = [event.subject for event in rows] if keys is None else list(keys)
         columns = {
             "key": [None if key is None else key.encode() for key in subjects],

@@ -62,7 +62,9 @@ class Decoder:
     ``asked``: per event type the names of the fields to read. ``subject``: whether anybody reads the subject.
     """
 
-    def __init__(self, category: Category, asked: Mapping[type[Event], Sequence[str]], *, subject: bool = False) -> None:
+    def __init__(
+        self, category: Category, asked: Mapping[type[Event], Sequence[str]], *, subject: bool = False
+    ) -> None:
         self._category, self._envelope = category, category.envelope
         self._types = tuple(asked)
         self._max_ahead_us = category.max_ahead // dt.timedelta(microseconds=1)
@@ -146,7 +148,9 @@ class Decoder:
         if isinstance(place, tuple):
             found = parsed.columns[place]
             missing = np.asarray(found.is_null())
-            kill(parsed.invalid[place], f"`{_dotted(place)}` (the event time) is neither RFC 3339 nor whole milliseconds")
+            kill(
+                parsed.invalid[place], f"`{_dotted(place)}` (the event time) is neither RFC 3339 nor whole milliseconds"
+            )
             kill(missing, f"`{_dotted(place)}` (the event time) is missing")
             return np.asarray(found.cast(pa.int64()).fill_null(0)), ~missing
         time, valid = milliseconds(records.column("timestamp"))
@@ -226,7 +230,9 @@ def _scatter(pieces: list[tuple[Ints, pa.Array, Mask]], kind: pa.DataType, n: in
 
 def _unpack(packed: Decoded, rows: Ints, n: int) -> Decoded:
     """Back to the places of all records; those without a value are tombstones."""
-    whole = Decoded(packed.types, np.full(n, TOMBSTONE, np.uint8), np.zeros(n, np.int64), np.full(n, OTHER_TYPE, np.int32), {})
+    whole = Decoded(
+        packed.types, np.full(n, TOMBSTONE, np.uint8), np.zeros(n, np.int64), np.full(n, OTHER_TYPE, np.int32), {}
+    )
     whole.fate[rows], whole.event_time[rows], whole.type_code[rows] = packed.fate, packed.event_time, packed.type_code
     whole.reasons.update({int(rows[row]): reason for row, reason in packed.reasons.items()})
     for column, array in packed.columns.items():

@@ -20,7 +20,7 @@ from schemas.json_columns import Path
 
 
 @dataclass(frozen=True, slots=True)
-class constant:  # noqa: N801 - reads as a word of the declaration
+class constant:
     """The same type name for every record of the category."""
 
     value: str
@@ -88,10 +88,10 @@ def cloudevents() -> Envelope:
 
 def plain(
     *,
-    type: str | constant,  # noqa: A002 - the envelope's own word
+    type: str | constant,
     time: str | _FromRecord,
     subject: str | _FromRecord = RECORD_KEY,
-    id: str | None = None,  # noqa: A002
+    id: str | None = None,
     data: str = "",
 ) -> Envelope:
     """Plain JSON objects. Places are dotted paths; ``data`` is where the fields sit (the object itself when empty)."""

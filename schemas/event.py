@@ -21,6 +21,7 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import hashlib
+import inspect
 import json
 import types
 import typing
@@ -69,10 +70,17 @@ class Event:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls.type_name = cls.__dict__.get("type_name", cls.__name__)
-        own = set(cls.__dict__.get("__annotations__", ()))
+        own = set(inspect.get_annotations(cls))
         if clash := own & {*ENVELOPE_FIELDS, "type"}:
-            raise UsageError(f"event type {cls.__name__}: {sorted(clash)} belong to the envelope", do="rename the field")
-        cls.__annotations__ = {"subject": "str | None", "time": "dt.datetime", "id": "str | None", **cls.__annotations__}
+            raise UsageError(
+                f"event type {cls.__name__}: {sorted(clash)} belong to the envelope", do="rename the field"
+            )
+        cls.__annotations__ = {
+            "subject": "str | None",
+            "time": "dt.datetime",
+            "id": "str | None",
+            **cls.__annotations__,
+        }
         cls.id = None
         dataclasses.dataclass(frozen=True, kw_only=True)(cls)
         hints = typing.get_type_hints(cls, localns={"dt": dt}, include_extras=False)
@@ -97,7 +105,10 @@ def _field(cls: type, name: str, hint: Any) -> Field:
         hint = options[0] if len(options) == 1 else hint
     if hint not in ARROW_TYPES:
         allowed = ", ".join(t.__name__ for t in ARROW_TYPES)
-        raise UsageError(f"event type {cls.__name__}: field `{name}` has type {hint}", do=f"use one of {allowed}, or one of them | None")
+        raise UsageError(
+            f"event type {cls.__name__}: field `{name}` has type {hint}",
+            do=f"use one of {allowed}, or one of them | None",
+        )
     return Field(name, ARROW_TYPES[hint], nullable)
 
 
@@ -110,5 +121,7 @@ def _json_value(value: Any) -> Any:
 def rfc3339(time: dt.datetime) -> str:
     """UTC, ``Z``, microseconds only where there are any. Raises ``UsageError`` for a naive datetime."""
     if time.tzinfo is None:
-        raise UsageError(f"event time {time} has no time zone", do="use an aware datetime, for example tzinfo=timezone.utc")
-    return time.astimezone(dt.timezone.utc).replace(tzinfo=None).isoformat() + "Z"
+        raise UsageError(
+            f"event time {time} has no time zone", do="use an aware datetime, for example tzinfo=timezone.utc"
+        )
+    return time.astimezone(dt.UTC).replace(tzinfo=None).isoformat() + "Z"

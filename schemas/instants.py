@@ -7,6 +7,8 @@ Years 0001 to 9999. Anything else, also a text without a time zone, is invalid. 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numba as nb
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +27,7 @@ LAST_US = 253_402_300_799_999_999
 
 def instants(texts: pa.StringArray) -> tuple[Ints, Mask]:
     """Microseconds since the epoch, and where they are valid (a null text is not)."""
-    return _instants(*buffers(texts))  # type: ignore[no-any-return]
+    return _instants(*buffers(texts))
 
 
 def milliseconds(numbers: pa.Int64Array) -> tuple[Ints, Mask]:
@@ -38,13 +40,13 @@ def milliseconds(numbers: pa.Int64Array) -> tuple[Ints, Mask]:
 
 def dates(texts: pa.StringArray) -> tuple[Ints, Mask]:
     """Days since the epoch, and where they are valid."""
-    return _dates(*buffers(texts))  # type: ignore[no-any-return]
+    return _dates(*buffers(texts))
 
 
 @nb.njit(nogil=True, cache=True)
-def _digits(data: npt.NDArray[np.uint8], at: int, count: int) -> int:
+def _digits(data: npt.NDArray[np.uint8], at: int, count: int) -> Any:
     """The number in ``count`` digits at ``at``, or -1. The caller has checked the length."""
-    value = 0
+    value = np.int64(0)
     for j in range(at, at + count):
         d = np.int64(data[j]) - 48
         if d < 0 or d > 9:
@@ -109,7 +111,7 @@ def _instant(data: npt.NDArray[np.uint8], start: int, end: int) -> int:
     h, m, s = _digits(data, start + 11, 2), _digits(data, start + 14, 2), _digits(data, start + 17, 2)
     if h < 0 or h > 23 or m < 0 or m > 59 or s < 0 or s > 60 or data[start + 13] != 0x3A or data[start + 16] != 0x3A:
         return no
-    at, micros = start + 19, 0
+    at, micros = start + 19, np.int64(0)
     if data[at] == 0x2E:
         at += 1
         first, scale = at, 100_000

@@ -107,7 +107,9 @@ def _parse_alone(source: _Input, rows: Rows) -> _Part:
     return _Part(columns, invalid, np.array([whole is None]))
 
 
-def _read(text: npt.NDArray[np.uint8], wanted: Mapping[Path, pa.DataType], instant_kind: pa.DataType) -> pa.Table | None:
+def _read(
+    text: npt.NDArray[np.uint8], wanted: Mapping[Path, pa.DataType], instant_kind: pa.DataType
+) -> pa.Table | None:
     # The parser gives no rows at all for a schema without columns: ask for a member whose name is longer than the text.
     absent = {} if wanted else {("x" * len(text),): pa.null()}
     schema = _nest({path: _raw_type(kind, instant_kind) for path, kind in wanted.items()} | absent)
