@@ -123,7 +123,7 @@ def run(
     log: str,
     store: str,
     modules: tuple[str, ...],
-    workers: int,
+    workers: int | None,
     processes: int,
     until: str | None,
     origin: str | None,
@@ -179,7 +179,7 @@ def rebuild(
     log: str,
     store: str,
     modules: tuple[str, ...],
-    workers: int,
+    workers: int | None,
     origin: str | None,
     allow_dead_letters: bool,
     as_json: bool,
@@ -229,7 +229,9 @@ def rebuild(
 @main.command()
 @click.argument("view")
 @options("log", "store", "flows", "workers", "json", "quiet", "debug")
-def verify(view: str, log: str, store: str, modules: tuple[str, ...], workers: int, as_json: bool, quiet: bool) -> None:
+def verify(
+    view: str, log: str, store: str, modules: tuple[str, ...], workers: int | None, as_json: bool, quiet: bool
+) -> None:
     """Fold VIEW again to its committed cut in a scratch place and compare digests; check every stored file.
 
     Exit code 0: the same table, byte for byte. 1: it differs, or files are damaged.
@@ -375,7 +377,7 @@ def path(view: str, store: str, as_json: bool) -> None:
     "--days", type=click.IntRange(1, 365), default=365, show_default=True, help="How much of the year to fold."
 )
 @options("workers", "debug")
-def demo(log: str | None, directory: str, days: int, workers: int) -> None:
+def demo(log: str | None, directory: str, days: int, workers: int | None) -> None:
     """A year of real flights: append, fold into three views, break one, find the damage, rebuild, compare."""
     from flows.demo import demo as run_demo
 

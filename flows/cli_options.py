@@ -41,8 +41,7 @@ def options(*names: str) -> Decorator:
         "workers": click.option(
             "--workers",
             type=click.IntRange(1, 64),
-            default=1,
-            show_default=True,
+            show_default="one a core, at most 4",
             help="Worker threads of this process.",
         ),
         "quiet": click.option("--quiet", is_flag=True, help="No progress on standard error."),

@@ -24,7 +24,7 @@ VIEWS = [departures_by_hour, arrivals_by_day, aircraft]
 QUERY = "SELECT origin, sum(departures) AS n, sum(very_late) AS late FROM departures_by_hour GROUP BY origin ORDER BY n DESC"
 
 
-def demo(url: str | None, directory: Path, days: int, workers: int, say: Say) -> bool:
+def demo(url: str | None, directory: Path, days: int, workers: int | None, say: Say) -> bool:
     """Everything in ``directory`` (emptied first), or against a broker in a topic of its own. True: all as promised."""
     shutil.rmtree(directory, ignore_errors=True)
     store, log = directory / "store", url or str(directory / "log")
@@ -58,7 +58,7 @@ def _append(url: str, category: Category, days: int, say: Say) -> None:
         info = log.describe(category.name)
     took = monotonic() - began
     say(
-        f"Log    {url}: {category.name}, {info.partitions} partitions, {table.num_rows:,} events, in the order they became known  ({took:.1f} s)"
+        f"Log    {url}: {category.name}, {info.partitions} partitions, {table.num_rows:,} events in the order they became known, {took:.1f} s"
     )
 
 
@@ -86,7 +86,7 @@ def _break(store: Path, view: Projection, say: Say) -> str:
     return chunk.file
 
 
-def _verify(log: str, store: Path, view: Projection, broken: str, workers: int, say: Say) -> bool:
+def _verify(log: str, store: Path, view: Projection, broken: str, workers: int | None, say: Say) -> bool:
     with shown(Meter("Verify")) as meter:
         found = verify(view, log=log, store=store, workers=workers, watch=meter.watch)
     for file in found.damaged:
@@ -94,7 +94,7 @@ def _verify(log: str, store: Path, view: Projection, broken: str, workers: int, 
     return not found.ok and [Path(file).name for file in found.damaged] == [broken]
 
 
-def _rebuild(log: str, store: Path, view: Projection, workers: int, say: Say) -> bool:
+def _rebuild(log: str, store: Path, view: Projection, workers: int | None, say: Say) -> bool:
     before = open_view(store, view.name).digest
     began = monotonic()
     with shown(Meter("Rebuild from offset zero")) as meter:

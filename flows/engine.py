@@ -39,7 +39,12 @@ def build(job: Job, name: str = "refold") -> Dataflow:
     return flow
 
 
-def execute(job: Job, *, workers: int = 1, process: int | None = None, addresses: Sequence[str] = ()) -> None:
+def default_workers() -> int:
+    """A worker per core, at most four: more only wait for the interpreter."""
+    return min(os.cpu_count() or 1, 4)
+
+
+def execute(job: Job, *, workers: int | None = None, process: int | None = None, addresses: Sequence[str] = ()) -> None:
     """Run a job to its end, or until it is asked to stop. Raises the error of the part that failed first."""
     # The engine's web API binds every interface as soon as this variable is there, whatever its value.
     os.environ.pop(WEB_API, None)
@@ -47,7 +52,7 @@ def execute(job: Job, *, workers: int = 1, process: int | None = None, addresses
     try:
         cli_main(
             build(job),
-            workers_per_process=workers,
+            workers_per_process=workers or default_workers(),
             process_id=process,
             addresses=list(addresses) or None,
             epoch_interval=EPOCH,

@@ -86,7 +86,7 @@ def run(
     log: Log | str | None = None,
     store: str | Path | None = None,
     until: str | Cut | None = None,
-    workers: int = 1,
+    workers: int | None = None,
     process: int | None = None,
     addresses: Sequence[str] = (),
     origin: str | Cut | None = None,
@@ -97,6 +97,7 @@ def run(
     """Follow the log, or go on until its present end (``until="end"``) or a cut.
 
     ``log``: a Log, or a URL or path (default: REFOLD_LOG, then data/log); ``store`` likewise (REFOLD_STORE, data/store).
+    ``workers``: threads (default: one a core, at most four); they change nothing but the time it takes.
     When a rebuild takes over a view, the run drops what it had not committed and goes on from the new generation.
     """
     stop = stop or threading.Event()
@@ -164,7 +165,7 @@ def rebuild(
     *,
     log: Log | str | None = None,
     store: str | Path | None = None,
-    workers: int = 1,
+    workers: int | None = None,
     origin: str | Cut | None = None,
     pace: Pace | None = None,
     stop: threading.Event | None = None,
@@ -212,7 +213,7 @@ def verify(
     *,
     log: Log | str | None = None,
     store: str | Path | None = None,
-    workers: int = 1,
+    workers: int | None = None,
     stop: threading.Event | None = None,
     watch: Watch | None = None,
 ) -> Verification:

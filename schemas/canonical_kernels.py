@@ -1,7 +1,7 @@
 """The loops of ``schemas/canonical.py``: each handles one column of all rows.
 
 Writers get a ``cursor`` a row and leave it behind the value; ``offsets`` were computed before, so writes fit. Readers
-get ``cursor`` and ``ends`` a row, never read at or behind a row's end, and return a final ``False`` for what is no encoding.
+get ``cursor`` and ``ends`` a row and never read at or behind a row's end; a final ``False`` says "this is no encoding".
 A mask of length 0 means that every value is there.
 """
 

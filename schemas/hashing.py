@@ -79,8 +79,9 @@ def _rotate(x: np.uint64, bits: int) -> np.uint64:
 def _word(buf: Bytes, at: int, size: int) -> np.uint64:
     """``size`` bytes at ``at`` as a little-endian number; the caller has checked that they are there."""
     x = np.uint64(0)
+    first = np.uint64(at)  # an unsigned index: a signed one may count from the end, and that check costs the wide load
     for j in range(size):
-        x |= np.uint64(buf[at + j]) << np.uint64(8 * j)
+        x |= np.uint64(buf[first + np.uint64(j)]) << np.uint64(8 * j)
     return x
 
 

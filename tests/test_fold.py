@@ -9,12 +9,14 @@ import datetime as dt
 import json
 import math
 import random
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 import pytest
+import reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -27,7 +29,6 @@ from flows.progress import Progress
 from schemas import Category, Event
 from schemas.canonical import encode
 from schemas.errors import DataError
-import reference
 
 US = 1_000_000
 SIZE_S, LATENESS_S = 10, 5
@@ -174,7 +175,7 @@ def slices(
 ) -> list[Slice]:
     bounds = sorted({start, end, *(cut for cut in cuts if start < cut < end)})
     found = []
-    for first, after in zip(bounds, bounds[1:], strict=False):
+    for first, after in pairwise(bounds):
         part = [row for row in rows if first <= row[0] < after]
         n = len(part)
         columns = [
