@@ -164,11 +164,15 @@ def _print_view(store: str, name: str, version: int | None = None) -> None:
     from flows.status import summary
 
     facts = summary(open_view(store, name, version))
-    click.echo(
-        f"{facts['view']:<20} v{facts['version']}  {facts['rows']:>9,} rows  final to {instant(facts['final_until_us']):<23}  "
-        f"late {facts['late_events']:,}  dead letters {facts['dead_letters']:,}  digest {facts['digest'][:12]}"
-        + ("  HOPEFUL" if facts["hopeful"] else "")
-    )
+    parts = [f"{facts['view']:<20} v{facts['version']}", f"{facts['rows']:>9,} rows"]
+    if facts["final_until_us"] is not None:
+        parts.append(f"final to {instant(facts['final_until_us'])}")
+    parts += [
+        f"late {facts['late_events']:,}",
+        f"dead letters {facts['dead_letters']:,}",
+        f"digest {facts['digest'][:12]}",
+    ]
+    click.echo("  ".join([*parts, *(["HOPEFUL"] if facts["hopeful"] else [])]))
 
 
 @main.command()

@@ -58,7 +58,7 @@ def _append(url: str, category: Category, days: int, say: Say) -> None:
         info = log.describe(category.name)
     took = monotonic() - began
     say(
-        f"Log    {url}: {category.name}, {info.partitions} partitions, {table.num_rows:,} events in the order they became known, {took:.1f} s"
+        f"Log    {url}: {category.name}, {info.partitions} partitions, {table.num_rows:,} events in order of becoming known, {took:.1f} s"
     )
 
 

@@ -58,6 +58,7 @@ def lag(view: View, log: Log) -> list[dict[str, Any]]:
     """Per partition: position, end of the log, how many records lie between, and who holds finality back."""
     found = []
     facts = view.manifest.facts
+    windowed = _definition(facts)["window"] is not None
     for category, logged in facts["log"].items():
         try:
             ends = log.describe(category).ends
@@ -75,7 +76,7 @@ def lag(view: View, log: Log) -> list[dict[str, Any]]:
                     "end": end,
                     "lag_records": None if end is None else end - place["next_offset"],
                     "watermark_us": place["watermark_us"],
-                    "holds_finality_back": place["watermark_us"] is None or place["watermark_us"] == slowest,
+                    "holds_finality_back": windowed and place["watermark_us"] in (None, slowest),
                 }
             )
     return found
