@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from connectors.clock import monotonic
+from connectors.collect import collect
 from connectors.manifest import Manifest
 from connectors.table import Writer
 from flows.facts import Standing, facts_of
@@ -20,6 +21,9 @@ from schemas.errors import DataError
 
 SHAPE_SAMPLE = 10_000
 """Records of a category after which a run asks whether they are events at all."""
+GRACE_S = 900.0
+"""Seconds for which a superseded snapshot stays: whoever resolved its path may still be reading."""
+COLLECTION_S = 60.0
 COMMIT_SHARE = 10
 """Committing takes at most one part in so many of the time."""
 
@@ -49,6 +53,7 @@ class Committer:
         self.merge = ViewMerge(projection, standing.progress, partials)
         self._ended: set[Place] = set()
         self._due = monotonic() + pace.interval_s
+        self._collection_due = monotonic() + COLLECTION_S
 
     def add(self, delta: Delta) -> None:
         self.merge.add(delta)
@@ -61,8 +66,12 @@ class Committer:
         self._check_shape(ended)
         if not ended and monotonic() < self._due:
             return None
-        moved = self.merge.moved or self.writer.manifest is None
-        return self.commit() if moved and (ended or self.merge.moved) else None
+        if not self.merge.moved and not (ended and self.writer.manifest is None):
+            return None
+        manifest = self.commit()
+        if ended or monotonic() >= self._collection_due:
+            self._collect()
+        return manifest
 
     def commit(self) -> Manifest:
         began = monotonic()
@@ -71,6 +80,12 @@ class Committer:
         took = monotonic() - began
         self._due = monotonic() + max(self._pace.interval_s, (COMMIT_SHARE - 1) * took)
         return manifest
+
+    def _collect(self) -> None:
+        """Remove snapshots that were superseded longer ago than the grace period."""
+        self._collection_due = monotonic() + COLLECTION_S
+        home = self.writer.generation.version
+        collect(home.path.parents[1], self.projection.name, self.projection.version, GRACE_S)
 
     def close(self) -> None:
         self._close(self.writer)

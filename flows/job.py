@@ -105,7 +105,6 @@ class Job:
             return work()
         except Exception as error:
             self.error = self.error or error
-            self.stop.set()
             if self.raises:
                 raise
             return otherwise

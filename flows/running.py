@@ -108,7 +108,8 @@ def run(
         try:
             return execute(job, workers=workers, process=process, addresses=addresses)
         except Superseded:
-            stop.clear()
+            if stop.is_set():
+                return None
 
 
 def dataflow(*projections: Projection) -> Any:

@@ -1,0 +1,137 @@
+"""Definitions: mistakes are found where they are made, and the same meaning has the same fingerprint."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+import polars as pl
+import pytest
+
+from flows import Projection, agg, tumbling
+from flows.agg import Aggregation
+from flows.expressions import render
+from schemas import RECORD_KEY, RECORD_TIME, Category, Event, constant, plain
+from schemas.errors import UsageError
+
+
+class Sold(Event):
+    shop: str
+    amount: float
+    items: int | None = None
+    at: dt.datetime | None = None
+
+
+class Returned(Event):
+    shop: str
+    items: str
+
+
+sales = Category("sales", [Sold, Returned])
+
+
+def projection(**change: Any) -> Projection:
+    given: dict[str, Any] = {
+        "name": "by_shop",
+        "category": sales,
+        "events": [Sold],
+        "key": ["shop"],
+        "window": tumbling(dt.timedelta(hours=1)),
+        "columns": {"n": agg.count(), "amount": agg.sum("amount")},
+    }
+    return Projection(**{**given, **change})
+
+
+def columns(**given: Aggregation) -> dict[str, Any]:
+    return {"columns": given}
+
+
+@pytest.mark.parametrize(
+    ("change", "what", "do"),
+    [
+        ({"key": ["shoop"]}, "no event has a field `shoop`", "did you mean `shop`"),
+        (columns(a=agg.sum("amout")), "no event has a field `amout`", "did you mean `amount`"),
+        ({"events": None, "key": ["items"]}, "`items` is int64 in one event type and string in another", "two projections"),
+        (columns(a=agg.sum("shop")), "agg.sum of string", "cast"),
+        (columns(window_start=agg.count()), "reserved", "rename"),
+        (columns(shop=agg.count()), "used twice", "rename"),
+        ({"columns": {}}, "no columns", "at least one"),
+        ({"name": "By Shop"}, "the name", "lower-case"),
+        (columns(a=agg.max(pl.col("amount") / pl.col("amount").sum())), "`Agg` is not allowed", "element-wise"),
+        (columns(a=agg.max(pl.col("amount").rank())), "not allowed", "allowed are"),
+        (columns(a=agg.max(pl.col("amount").shift(1))), "not allowed", "allowed are"),
+        (columns(a=agg.max(pl.col("amount").map_elements(abs, return_dtype=pl.Float64))), "Python function", "Polars"),
+        (columns(a=agg.max(pl.col("shop").str.to_date())), "not allowed", "allowed are"),
+        (columns(a=agg.max(pl.col("amount").cast(pl.Int64))), "strict cast", "strict=False"),
+        (columns(a=agg.count(where=pl.col("amount"))), "not bool", "condition"),
+        (columns(a=agg.max(pl.col("shop") + pl.col("amount"))), "cannot be computed", "types"),
+        ({"allowed_lateness": dt.timedelta(seconds=-1)}, "negative", "window's end"),
+    ],
+)
+def test_a_mistake_is_named_with_its_place_and_a_way_out(change: dict[str, Any], what: str, do: str) -> None:
+    with pytest.raises(UsageError) as error:
+        projection(**change)
+    assert what in error.value.what
+    assert do in (error.value.do or "")
+    assert "projection" in (error.value.where or "")
+
+
+def test_column_order_does_not_count_and_meaning_does() -> None:
+    base = projection()
+    turned = projection(columns={"amount": agg.sum("amount"), "n": agg.count()})
+    assert base.fingerprint == turned.fingerprint
+    others = [
+        projection(columns={"n": agg.count(), "amount": agg.mean("amount")}),
+        projection(columns={"n": agg.count(where=pl.col("amount") > 1), "amount": agg.sum("amount")}),
+        projection(window=tumbling(dt.timedelta(hours=2))),
+        projection(allowed_lateness=dt.timedelta(seconds=1)),
+        projection(key=["shop", "items"]),
+        projection(category=Category("sales", [Sold, Returned], max_ahead=dt.timedelta(hours=1))),
+        projection(category=Category("sales", [Sold, Returned], envelope=plain(type="t", time="at"))),
+    ]
+    assert len({base.fingerprint, *(other.fingerprint for other in others)}) == len(others) + 1
+
+
+def test_the_fingerprint_is_of_our_own_text() -> None:
+    """Recorded: a library upgrade must not change it, or every view would ask to be rebuilt."""
+    assert projection().fingerprint == "ae214d2343b01dd71fd6ff8df4c0ed20"
+
+
+@pytest.mark.parametrize(
+    ("expression", "text"),
+    [
+        (pl.col("a").abs() > 60, '(abs(col("a")) > 60)'),
+        (pl.when(pl.col("a") > 1).then(1).otherwise(None), 'when((col("a") > 1), 1, null)'),
+        (pl.col("a").cast(pl.Float64, strict=False), 'cast(col("a"), "Float64")'),
+        (pl.col("s").str.to_lowercase().is_in(["x", "y"]), 'is_in(lower(col("s")), list("x", "y"), {"nulls_equal": false})'),
+        (pl.col("t").dt.truncate("1h").alias("hour"), 'truncate(col("t"), "1h")'),
+    ],
+)
+def test_expressions_have_a_canonical_text(expression: pl.Expr, text: str) -> None:
+    assert render(expression, "here") == text
+
+
+def test_an_event_type_tells_its_mistakes() -> None:
+    with pytest.raises(UsageError, match="has type"):
+        type("Bad", (Event,), {"__annotations__": {"x": list}})
+    with pytest.raises(UsageError, match="belong to the envelope"):
+        type("Bad", (Event,), {"__annotations__": {"time": dt.datetime}})
+    with pytest.raises(UsageError, match="no time zone"):
+        sales.encode([Sold(subject="a", time=dt.datetime(2020, 1, 1), shop="x", amount=1.0)])  # noqa: DTZ001
+
+
+def test_the_same_fact_has_the_same_id() -> None:
+    now = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
+    there = now.astimezone(dt.timezone(dt.timedelta(hours=2)))
+    assert Sold(subject="a", time=now, shop="x", amount=1.0).derived_id() == Sold(subject="a", time=there, shop="x", amount=1.0).derived_id()
+    assert Sold(subject="a", time=now, shop="x", amount=1.0).derived_id() != Sold(subject="b", time=now, shop="x", amount=1.0).derived_id()
+
+
+def test_plain_json_puts_the_parts_where_the_mapping_says() -> None:
+    envelope = plain(type=constant("Sold"), time=RECORD_TIME, subject=RECORD_KEY, data="body")
+    table = Category("plain", [Sold], envelope=envelope).encode(
+        [Sold(subject="a", time=dt.datetime(2020, 1, 1, tzinfo=dt.UTC), shop="x", amount=1.0)]
+    )
+    assert table["value"].to_pylist() == [b'{"body":{"shop":"x","amount":1.0}}']
+    assert table["key"].to_pylist() == [b"a"]
+    assert table["timestamp"].to_pylist() == [1_577_836_800_000]

@@ -1,0 +1,69 @@
+"""The README's commands, run as they stand there, print what stands there; and its example is a projection that folds.
+
+Times, rates and the directory differ from machine to machine; every other character must agree.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+BIN = Path(sys.executable).parent
+
+
+def consoles() -> list[tuple[str, str]]:
+    """Every command of the README's console blocks with the output shown, in order."""
+    found = []
+    for block in re.findall(r"```console\n(.*?)```", README, re.S):
+        for part in re.split(r"^\$ ", block, flags=re.M)[1:]:
+            command, _, output = part.partition("\n")
+            found.append((command, output))
+    return found
+
+
+def normal(text: str, here: Path) -> str:
+    text = text.replace(str(here), "…")
+    text = re.sub(r"\d+\.\d+ s\b", "T s", text)
+    text = re.sub(r"\d+\.\d+ M/s", "R M/s", text)
+    lines = [line.rstrip() for line in text.splitlines()]
+    # A slow machine prints progress more than once; the last line of each meter is the one shown.
+    lines = [line for line in lines if not re.search(r"T s, [\d,]+ s left$", line)]
+    return "\n".join(lines).rstrip()
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("readme")
+
+
+def test_the_commands_print_what_the_readme_says(place: Path) -> None:
+    cache = os.environ.get("REFOLD_CACHE") or str(Path.cwd() / "data" / "cache")
+    environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "REFOLD_CACHE": cache, "COLUMNS": "200"}
+    environment = {name: value for name, value in environment.items() if name not in ("REFOLD_LOG", "REFOLD_STORE")}
+    for command, expected in consoles():
+        if command.startswith("export "):
+            environment.update(pair.split("=", 1) for pair in command.removeprefix("export ").split())  # type: ignore[arg-type]
+            continue
+        shell = "refold demo" if command == "make demo" else command
+        done = subprocess.run(
+            shell, shell=True, cwd=place, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300
+        )
+        assert normal(done.stdout, place) == normal(expected, place), command
+
+
+def test_the_example_projection_folds(place: Path) -> None:
+    (code,) = [block for block in re.findall(r"```python\n(.*?)```", README, re.S) if "revenue = Projection(" in block]
+    space: dict[str, object] = {"__name__": "example"}
+    sys.modules["example"] = type(sys)("example")
+    exec(code, space)
+    (usage,) = [block for block in re.findall(r"```python\n(.*?)```", README, re.S) if "log.append(" in block]
+    usage = usage.replace("redpanda://localhost:9092", str(place / "log")).replace("data/store", str(place / "store"))
+    usage = usage.replace("open_view(str", "frame = open_view(str").replace('open_view("', 'frame = open_view("')
+    exec(usage, {**space, "now": datetime.now(UTC) - timedelta(seconds=1)})
