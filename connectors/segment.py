@@ -4,14 +4,18 @@ Columns are those of ``RECORDS``. The file's key-value metadata holds the range 
 wider than the offsets of the records in it, and the number of the format. Row groups are small enough to be one slice
 each, so that reading holds one of them in memory, never the file.
 
-Promises: what is read is what was written, or a ``LogError`` names the file. Pages carry checksums; what the footer
-says is checked against what is in the pages. Knows nothing of tails, locks or where files are kept.
+Between the last row group and the footer, where Parquet's other readers do not look, lie checksums::
+
+    CRC32C of each row group, u32 each | number of row groups u32 | CRC32C of these and the footer u32
+
+Promises: what is read is what was written, or a ``LogError`` names the file. Checksums come before parsing, because
+the Parquet library may end the process over a damaged footer. Knows nothing of tails, locks or where files are kept.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+from crc32c import crc32c
 
 from connectors.log import RECORDS
 from schemas.errors import LogError
@@ -29,7 +34,15 @@ GROUP_BYTES = 16 << 20
 """Bounds of a row group, and so of a slice; a single record may be bigger."""
 
 _FORMAT_KEY, _RANGE_KEY = b"refold.format", b"refold.range"
-_READ_ERRORS = (OSError, ValueError, KeyError, pa.ArrowException)  # Arrow raises each of these for damaged files
+_WRITING = {
+    "compression": "zstd",
+    "compression_level": 1,
+    "use_dictionary": False,
+    "column_encoding": {"offset": "DELTA_BINARY_PACKED", "timestamp": "DELTA_BINARY_PACKED"},
+    "write_statistics": ["offset"],
+}
+_END_BYTES = 8  # of a Parquet file: length of the footer u32, "PAR1"
+_OFFSET = RECORDS.names.index("offset")
 
 
 def group_cuts(records: pa.RecordBatch) -> list[int]:
@@ -56,24 +69,38 @@ def _record_bytes(records: pa.RecordBatch) -> npt.NDArray[np.int64]:
 
 def encode_segment(first: int, next_offset: int, groups: Sequence[pa.RecordBatch]) -> bytes:
     """The bytes of a segment that covers ``[first, next_offset)``; each of ``groups`` becomes a row group."""
-    coverage = {_FORMAT_KEY: str(FORMAT), _RANGE_KEY: f"{first} {next_offset}"}
     assert groups
+    coverage = {_FORMAT_KEY: str(FORMAT), _RANGE_KEY: f"{first} {next_offset}"}
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(sink, RECORDS.with_metadata(coverage), **_WRITING) as writer:
         for group in groups:
             assert first <= group.column("offset")[0].as_py() <= group.column("offset")[-1].as_py() < next_offset
             writer.write_table(pa.Table.from_batches([group]), row_group_size=len(group))
-    return sink.getvalue().to_pybytes()
+    return _with_checksums(sink.getvalue())
 
 
-_WRITING = {
-    "compression": "zstd",
-    "compression_level": 1,
-    "use_dictionary": False,
-    "column_encoding": {"offset": "DELTA_BINARY_PACKED", "timestamp": "DELTA_BINARY_PACKED"},
-    "write_statistics": ["offset"],
-    "write_page_checksum": True,
-}
+def _with_checksums(parquet: pa.Buffer) -> bytes:
+    content = memoryview(parquet)
+    footer = len(content) - _END_BYTES - _word(content, len(content) - _END_BYTES)
+    bounds = [*_group_bounds(pq.read_metadata(pa.BufferReader(parquet))), footer]
+    sums = np.array(
+        [crc32c(content[first:end]) for first, end in pairwise(bounds)] + [len(bounds) - 1], "<u4"
+    ).tobytes()
+    return b"".join((content[:footer], sums, _sum_of(sums, content[footer:]), content[footer:]))
+
+
+def _sum_of(sums: bytes, footer: memoryview) -> bytes:
+    return crc32c(footer, crc32c(sums)).to_bytes(4, "little")
+
+
+def _word(content: bytes | memoryview, at: int) -> int:
+    return int.from_bytes(content[at : at + 4], "little")
+
+
+def _group_bounds(metadata: pq.FileMetaData) -> list[int]:
+    """The byte at which each row group begins; the file's first bytes are counted in."""
+    groups = range(1, metadata.num_row_groups)
+    return [0, *(metadata.row_group(group).column(0).data_page_offset for group in groups)]
 
 
 class Segment:
@@ -83,17 +110,32 @@ class Segment:
         """Raises ``LogError`` when the file cannot be read or does not cover a range that begins at ``first``."""
         self.path = path
         try:
-            self._file = pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False)
-            self.first, self.next_offset = _coverage(self._file.metadata.metadata or {})
-            self._starts = _group_starts(self._file.metadata)
-        except _READ_ERRORS as error:
+            self._raw = pa.OSFile(str(path))
+            self._sums, end = self._checked_sums()
+            self._file = pq.ParquetFile(self._raw, pre_buffer=False)
+            self.first, self.next_offset = _coverage(self._file.metadata)
+        except (OSError, ValueError) as error:
             raise self._damaged(str(error)) from error
-        if self.first != first or not self._is_ordered():
-            raise self._damaged(f"it says that it holds offsets {self.first:,} to {self.next_offset:,}")
+        if self.first != first:
+            raise self._damaged(f"it holds offsets from {self.first:,} on")
+        self._bounds = [*_group_bounds(self._file.metadata), end]
+        self._starts = _group_starts(self._file.metadata)
 
-    def _is_ordered(self) -> bool:
-        ascending = all(a < b for a, b in pairwise(self._starts))
-        return ascending and self.first <= self._starts[0] and self._starts[-1] < self.next_offset
+    def _checked_sums(self) -> tuple[list[int], int]:
+        """The checksums of the row groups, and the byte at which these end."""
+        ending = self._raw.size() - _END_BYTES
+        footer = ending - _word(self._bytes(ending, ending + 4), 0)
+        count = _word(self._bytes(footer - 8, footer - 4), 0)
+        end = footer - 8 - 4 * count
+        sums = self._bytes(end, footer - 4)
+        if self._bytes(footer - 4, footer) != _sum_of(sums, memoryview(self._bytes(footer, ending + _END_BYTES))):
+            raise ValueError("the footer is not what was written")
+        return np.frombuffer(sums, "<u4", count).tolist(), end
+
+    def _bytes(self, first: int, end: int) -> bytes:
+        if not 0 <= first <= end <= self._raw.size():
+            raise ValueError("the file is cut off, or its footer is not what was written")
+        return self._raw.read_at(end - first, first)
 
     def read(self, offset: int) -> tuple[pa.RecordBatch, int]:
         """The records from ``offset`` to the end of its row group, and the next offset after what they cover."""
@@ -102,41 +144,34 @@ class Segment:
         end = self._starts[group + 1] if group + 1 < len(self._starts) else self.next_offset
         try:
             records = self._read_group(group)
-        except _READ_ERRORS as error:
+        except (OSError, ValueError) as error:
             raise self._damaged(str(error)) from error
-        offsets = records.column("offset").to_numpy()
-        if not self._fits(offsets, group, end):
-            raise self._damaged(f"row group {group} does not hold what the footer says")
-        return records.slice(int(np.searchsorted(offsets, offset))), end
+        return records.slice(int(np.searchsorted(records.column(_OFFSET).to_numpy(), offset))), end
 
     def _read_group(self, group: int) -> pa.RecordBatch:
-        table = self._file.read_row_group(group, use_threads=False)
-        if not table.schema.equals(RECORDS) or len(table) != self._file.metadata.row_group(group).num_rows:
-            msg = f"row group {group} has other columns or another length than it should"
+        if crc32c(self._bytes(self._bounds[group], self._bounds[group + 1])) != self._sums[group]:
+            msg = f"row group {group} is not what was written"
             raise ValueError(msg)
-        table.validate()
-        return table.combine_chunks().to_batches()[0]
-
-    def _fits(self, offsets: npt.NDArray[np.int64], group: int, end: int) -> bool:
-        return bool(offsets[0] == self._starts[group] and offsets[-1] < end and (np.diff(offsets) > 0).all())
+        return self._file.read_row_group(group, use_threads=False).combine_chunks().to_batches()[0]
 
     def _damaged(self, why: str) -> LogError:
         return LogError("a segment of the log is damaged", where=str(self.path), why=why, do="restore it from a copy")
 
     def close(self) -> None:
         self._file.close()
+        self._raw.close()
 
 
-def _coverage(metadata: Mapping[bytes, bytes]) -> tuple[int, int]:
-    if metadata[_FORMAT_KEY] != str(FORMAT).encode():
-        msg = f"format {metadata[_FORMAT_KEY].decode(errors='replace')} is not known to this version"
+def _coverage(metadata: pq.FileMetaData) -> tuple[int, int]:
+    written = metadata.metadata
+    if written[_FORMAT_KEY] != str(FORMAT).encode():
+        msg = f"format {written[_FORMAT_KEY].decode()} is not known to this version"
         raise ValueError(msg)
-    first, next_offset = metadata[_RANGE_KEY].split()
+    first, next_offset = written[_RANGE_KEY].split()
     return int(first), int(next_offset)
 
 
 def _group_starts(metadata: pq.FileMetaData) -> list[int]:
     """First offset of each row group."""
-    column = RECORDS.names.index("offset")
-    groups = (metadata.row_group(group).column(column).statistics for group in range(metadata.num_row_groups))
+    groups = (metadata.row_group(group).column(_OFFSET).statistics for group in range(metadata.num_row_groups))
     return [statistics.min for statistics in groups]

@@ -164,6 +164,8 @@ class Projection:
             raise self._wrong(f"the column names {sorted(twice)} are reserved or used twice", "rename them")
         if not self.columns:
             raise self._wrong("no columns", 'give at least one, for example columns={"events": agg.count()}')
+        if not self.key and not self.window:
+            raise self._wrong("neither key nor window", 'for one row of everything, give a key: key={"all": pl.lit("all")}')
         if strangers := [event.__name__ for event in self.events if event not in self.category.events]:
             raise self._wrong(
                 f"{strangers} are not event types of category {self.category.name}", "add them to the category"

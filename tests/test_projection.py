@@ -56,6 +56,7 @@ def columns(**given: Aggregation) -> dict[str, Any]:
         (columns(window_start=agg.count()), "reserved", "rename"),
         (columns(shop=agg.count()), "used twice", "rename"),
         ({"columns": {}}, "no columns", "at least one"),
+        ({"key": (), "window": None}, "neither key nor window", "pl.lit"),
         ({"name": "By Shop"}, "the name", "lower-case"),
         (columns(a=agg.max(pl.col("amount") / pl.col("amount").sum())), "`Agg` is not allowed", "element-wise"),
         (columns(a=agg.max(pl.col("amount").rank())), "not allowed", "allowed are"),

@@ -32,6 +32,7 @@ def normal(text: str, here: Path) -> str:
     text = text.replace(str(here), "…")
     text = re.sub(r"\d+\.\d+ s\b", "T s", text)
     text = re.sub(r"\d+\.\d+ M/s", "R M/s", text)
+    text = re.sub(r"snapshots/\d{10}", "snapshots/N", text)  # how many commits it took depends on the pace
     lines = [line.rstrip() for line in text.splitlines()]
     # A slow machine prints progress more than once; the last line of each meter is the one shown.
     lines = [line for line in lines if not re.search(r"T s, [\d,]+ s left$", line)]

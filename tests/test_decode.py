@@ -1,0 +1,132 @@
+"""Records to columns: who is dead, who is not, and that what others read makes no difference."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from connectors.log import RECORDS
+from schemas import RECORD_KEY, RECORD_TIME, Category, Event, constant, plain
+from schemas.decode import DEAD, LIVE, MARKER, OTHER_TYPE, SUBJECT, TOMBSTONE, Decoder
+
+
+class Opened(Event):
+    size: int
+    note: str | None = None
+
+
+class Closed(Event):
+    size: str
+
+
+doors = Category("doors", [Opened, Closed])
+NOW_MS = 1_600_000_000_000
+
+
+def records(values: list[bytes | None], *, key: bytes | None = b"k", timestamp: int = NOW_MS) -> pa.RecordBatch:
+    n = len(values)
+    columns = [
+        pa.array(range(n), pa.int64()),
+        pa.array([timestamp] * n, pa.int64()),
+        pa.array([0] * n, pa.int8()),
+        pa.array([key] * n, pa.binary()),
+        pa.array(values, pa.binary()),
+        pa.nulls(n, pa.binary()),
+    ]
+    return pa.record_batch(columns, schema=RECORDS)
+
+
+def event(kind: Any = "Opened", time: Any = NOW_MS, **data: Any) -> bytes:
+    return json.dumps({"type": kind, "time": time, "subject": "door-1", "data": data}).encode()
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (b"", "not one JSON object"),
+        (b'{"type":"Opened"', "not one JSON object"),
+        (b'{"time":5}', "`type` (the event type) is missing"),
+        (b'{"type":null,"time":5}', "`type` (the event type) is missing"),
+        (event(kind=7), "`type` (the event type) is not text"),
+        (b'{"type":"Opened"}', "`time` (the event time) is missing"),
+        (event(time="yesterday"), "neither RFC 3339 nor whole milliseconds"),
+        (event(time=1.5), "neither RFC 3339 nor whole milliseconds"),
+        (event(time="2999-01-01T00:00:00Z"), "ahead of the record's timestamp"),
+    ],
+)
+def test_a_record_without_envelope_is_dead_for_everybody_and_says_why(value: bytes, reason: str) -> None:
+    decoded = Decoder(doors, {Opened: ["size"]}).decode(records([event(size=1), value, event(size=2)]))
+    assert decoded.fate.tolist() == [LIVE, DEAD, LIVE]
+    assert reason in decoded.reasons[1]
+    assert decoded.columns[("size", pa.int64())].to_pylist()[::2] == [1, 2]
+
+
+def test_tombstones_markers_and_other_types_are_told_apart() -> None:
+    values = [None, event("refold.progress", 5), event("Never heard of", 6), event(size=1)]
+    decoded = Decoder(doors, {Opened: ["size"]}).decode(records(values))
+    assert decoded.fate.tolist() == [TOMBSTONE, MARKER, LIVE, LIVE]
+    assert decoded.type_code.tolist() == [OTHER_TYPE, OTHER_TYPE, OTHER_TYPE, 0]
+    assert decoded.event_time[1:3].tolist() == [5_000, 6_000]
+
+
+def test_one_field_name_with_two_types_is_read_by_event_type() -> None:
+    values = [event(size=1), event("Closed", size="wide"), event("Closed", size=3), event(size="no")]
+    decoded = Decoder(doors, {Opened: ["size"], Closed: ["size"]}).decode(records(values))
+    assert decoded.columns[("size", pa.int64())].to_pylist() == [1, None, None, None]
+    assert decoded.columns[("size", pa.string())].to_pylist() == [None, "wide", None, None]
+    assert decoded.invalid[("size", pa.int64())].tolist() == [False, False, False, True]
+    assert decoded.invalid[("size", pa.string())].tolist() == [False, False, True, False]
+
+
+def test_fields_of_types_that_nobody_asked_for_never_fail() -> None:
+    values = [event("Closed", size="wide"), event(size=1)] * 50
+    for _ in range(2):  # the second time the decoder knows that one pass does not do
+        decoder = Decoder(doors, {Opened: ["size"]})
+        for _ in range(2):
+            decoded = decoder.decode(records(values))
+            assert not decoded.invalid[("size", pa.int64())].any()
+            assert decoded.columns[("size", pa.int64())].to_pylist() == [None, 1] * 50
+
+
+def test_a_subject_that_is_not_text_hurts_only_who_reads_it() -> None:
+    value = json.dumps({"type": "Opened", "time": 5, "subject": 7, "data": {"size": 1}}).encode()
+    plainly = Decoder(doors, {Opened: ["size"]}).decode(records([value]))
+    assert plainly.fate.tolist() == [LIVE]
+    asking = Decoder(doors, {Opened: ["size"]}, subject=True).decode(records([value]))
+    assert asking.fate.tolist() == [LIVE]
+    assert asking.invalid[SUBJECT].tolist() == [True]
+
+
+def test_plain_json_by_a_mapping() -> None:
+    envelope = plain(type="meta.kind", time="at", subject="door.id")
+    category = Category("plain", [Opened], envelope=envelope)
+    value = b'{"meta":{"kind":"Opened","v":2},"at":"2020-01-01T00:00:00+01:00","door":{"id":"d7"},"size":3,"note":"n"}'
+    decoded = Decoder(category, {Opened: ["size", "note"]}, subject=True).decode(records([value]))
+    assert decoded.columns[("size", pa.int64())].to_pylist() == [3]
+    assert decoded.columns[SUBJECT].to_pylist() == ["d7"]
+    assert decoded.event_time.tolist() == [int(dt.datetime(2019, 12, 31, 23, tzinfo=dt.UTC).timestamp()) * 1_000_000]
+
+
+def test_type_time_and_subject_may_come_from_elsewhere() -> None:
+    category = Category("bare", [Opened], envelope=plain(type=constant("Opened"), time=RECORD_TIME, subject=RECORD_KEY))
+    decoder = Decoder(category, {Opened: ["size"]}, subject=True)
+    decoded = decoder.decode(records([b'{"size":3}'], key="dør".encode()))
+    assert decoded.event_time.tolist() == [NOW_MS * 1000]
+    assert decoded.columns[SUBJECT].to_pylist() == ["dør"]
+    assert decoder.decode(records([b'{"size":3}'], key=b"\xff")).invalid[SUBJECT].tolist() == [True]
+    assert decoder.decode(records([b'{"size":3}'], timestamp=-1)).fate.tolist() == [DEAD]
+
+
+def test_what_is_encoded_decodes() -> None:
+    time = dt.datetime(2020, 2, 3, 4, 5, 6, 789, tzinfo=dt.UTC)
+    table = doors.encode([Opened(subject="a", time=time, size=1, note='"é\n'), Closed(subject=None, time=time, size="x")])
+    decoded = Decoder(doors, {Opened: ["note"], Closed: ["size"]}, subject=True).decode(records(table["value"].to_pylist()))
+    assert decoded.fate.tolist() == [LIVE, LIVE]
+    assert decoded.columns[("note", pa.string())].to_pylist() == ['"é\n', None]
+    assert decoded.columns[("size", pa.string())].to_pylist() == [None, "x"]
+    assert decoded.columns[SUBJECT].to_pylist() == ["a", None]
+    assert decoded.event_time.tolist() == [int(time.timestamp() * 1_000_000)] * 2
