@@ -1,7 +1,8 @@
 """The reader of a category stream in a broker: batches from a ``Source``, slices to whoever reads.
 
 Promises: slices of a partition meet exactly and end at ``until``; what was read is never read again; an error leaves
-the positions where they were. Must not know: the client library (connectors/redpanda.py gives the source).
+the positions where they were; records of another category under the same name are never handed out. Must not know:
+the client library (connectors/redpanda.py gives the source).
 """
 
 from __future__ import annotations
@@ -30,9 +31,8 @@ class Source(Protocol):
     def answers(self) -> int:
         """Requests answered so far, with news or without."""
 
-    @property
-    def identity(self) -> str:
-        """Identity of the category as last heard ("": not known)."""
+    def identity(self) -> str | None:
+        """Ask for the identity of the category ("": there is none such now); None when nobody answers."""
 
     def finish(self, partitions: Iterable[int]) -> None:
         """Fetch no more of these."""
@@ -64,6 +64,7 @@ class BrokerReader:
             for partition, offset in start.items()
         }
         self._decoder = Decoder()
+        self._unconfirmed: list[tuple[int, list[Fetched]]] = []
         self._silent_since: float | None = None
         self._source = connect(start)
         self._finish()
@@ -116,14 +117,29 @@ class BrokerReader:
 
     def _fetch(self, timeout_ms: int) -> None:
         answers = self._source.answers
-        try:
-            fetched = self._source.fetch(timeout_ms)
-        except PositionLost as lost:
-            raise self._moved() from lost
-        self._check_identity(self._source.identity)
-        for partition, batches in fetched.items():
+        if not self._unconfirmed:
+            try:
+                self._unconfirmed.extend(self._source.fetch(timeout_ms).items())
+            except PositionLost as lost:
+                raise self._moved() from lost
+        had = bool(self._unconfirmed)
+        confirmed = not had or self._confirm()
+        self._mind_silence(answered=confirmed and (had or self._source.answers != answers))
+
+    def _confirm(self) -> bool:
+        """Hand what was fetched to the stitchers, once it is sure whose it is; False when nobody answers.
+
+        Fetches go by name. An identity never comes back, so if it is still the same now, all fetched before was its.
+        """
+        if self._info.identity:
+            identity = self._source.identity()
+            if identity is None:
+                return False
+            self._check_identity(identity or self._describe().identity)
+        for partition, batches in self._unconfirmed:
             self._stitchers[partition].add(batches)
-        self._mind_silence(answered=bool(fetched) or self._source.answers != answers)
+        self._unconfirmed.clear()
+        return True
 
     def _mind_silence(self, *, answered: bool) -> None:
         """Raise when nothing was answered for longer than the time-out; a healthy broker answers even without news."""
@@ -151,14 +167,15 @@ class BrokerReader:
 
 
 def _check_start(info: CategoryInfo, partition: int, offset: int) -> None:
+    where = f"{info.name}/{partition}"
     if not 0 <= partition < info.partitions:
-        raise _changed(info.name, f"partition {partition} is not there: it has {info.partitions}")
+        raise _changed(where, f"the category has {info.partitions} partitions")
     if offset < info.earliest[partition]:
         raise gap(info.name, partition, offset, info.earliest[partition])
     if offset > info.ends[partition]:
-        raise _changed(info.name, f"partition {partition} ends at {info.ends[partition]:,}, before offset {offset:,}")
+        raise _changed(where, f"it ends at {info.ends[partition]:,}, before offset {offset:,}")
 
 
-def _changed(category: str, why: str) -> LogChanged:
+def _changed(where: str, why: str) -> LogChanged:
     msg = "the log is not the one that was read before"
-    return LogChanged(msg, where=category, why=why, do="rebuild the view from this log")
+    return LogChanged(msg, where=where, why=why, do="rebuild the view from this log")

@@ -75,7 +75,7 @@ def _remove_dead(generation: Generation, horizon_ms: int) -> bool:
     if lock is None:
         return False
     try:
-        if _useless_since_ms(generation) > horizon_ms:
+        if _shown(generation) is not None or _useless_since_ms(generation) > horizon_ms:
             return False
         _vanish(generation.path)
         return True
@@ -87,10 +87,10 @@ def _useless_since_ms(generation: Generation) -> int:
     own = [_time_ms(generation.manifests), _time_ms(generation.lock)]
     if not generation.is_live():
         return max(own)
-    # Snapshots exist from taking over on. None yet: readers are still with the generation before.
+    # Readers left it when the live generation showed its first snapshot; its oldest one is the earliest sign of that.
     live = generation.version.live()
     taken_over = [_time_ms(live.snapshot_path(seq)) for seq in live.snapshots()] if live else []
-    return max(*own, min(taken_over, default=now_ms()))
+    return max([*own, *taken_over[:1]])
 
 
 def _remove_superseded(generation: Generation, horizon_ms: int) -> int:

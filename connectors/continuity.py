@@ -106,7 +106,7 @@ class Stitcher:
             except LogError as error:
                 if taken:
                     break  # what came before is good; the next call will meet the error first
-                raise self._placed(error) from error
+                raise self._placed(error) from error.__cause__
             taken.append(self._waiting.popleft())
             end = batch.next_offset
             if batch.records is not None:
@@ -139,13 +139,13 @@ class Stitcher:
         try:
             decoded = decoder.take()
         except LogError as error:
-            raise self._placed(error) from error
+            raise self._placed(error) from error.__cause__
         return taken[0].records if taken[0].records is not None else decoded
 
     def _placed(self, error: LogError) -> LogError:
-        where = f"{self.category}/{self.partition}"
-        if error.where and not error.where.startswith(where):
-            where = f"{where}, {error.where}"
+        if isinstance(error, LogGap):  # made here, and says where
+            return error
+        where = f"{self.category}/{self.partition}, {error.where}"
         return type(error)(error.what, where=where, why=error.why, do=error.do)
 
     def _gap(self, first: int, end: int, present: int = 0) -> LogGap:

@@ -134,14 +134,15 @@ def make_dir(path: Path) -> None:
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a directory and all in it, if it is there. Hide it under a temporary name first where readers may look."""
-    if not path.is_dir():
+    """Remove a file, a link (never what it leads to) or a directory with all in it, if it is there.
+
+    Hide a directory under a temporary name first where readers may look.
+    """
+    if path.is_symlink() or not path.is_dir():
+        unlink(path)
         return
     for entry in sorted(path.iterdir()):
-        if entry.is_dir() and not entry.is_symlink():
-            remove_tree(entry)
-        else:
-            unlink(entry)
+        remove_tree(entry)
     _step("rmdir", path)
     path.rmdir()
 

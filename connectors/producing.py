@@ -5,8 +5,10 @@ a time, and repeats what got no answer. A batch that is repeated carries the sam
 that the broker takes it once (Kafka's idempotent producer, KIP-98).
 
 Promises: within a partition records are appended in the order of the rows; when ``append`` returns, all of them are
-durable. When it raises, a first part of the rows of each partition may have been appended. Must not know: how
-requests travel (the transport is given) and what is in a record.
+durable. When it raises, a first part of the rows of each partition may have been appended. One exception that is the
+broker's: when it is restarted, it forgets producers whose newest record has a timestamp older than its
+``producer.id.expiration.ms`` (one day); a batch of such old timestamps that was taken but not confirmed before the
+restart is then there twice. Must not know: how requests travel (the transport is given) and what is in a record.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ Source: https://kafka.apache.org/documentation/#recordbatch
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -181,6 +181,12 @@ def decode(batch: memoryview | bytes) -> pa.RecordBatch:
     decoder = Decoder()
     decoder.add(view, read_header(view))
     return decoder.take()
+
+
+def from_rows(rows: Sequence[tuple[int, int, int, bytes | None, bytes | None]]) -> pa.RecordBatch:
+    """``RECORDS`` without headers from at least one (offset, timestamp, timestamp type, key, value), in that order."""
+    columns = [pa.array(column, field.type) for column, field in zip(zip(*rows, strict=True), RECORDS, strict=False)]
+    return pa.RecordBatch.from_arrays([*columns, pa.nulls(len(rows), pa.binary())], schema=RECORDS)
 
 
 def _binary(data: npt.NDArray[np.uint8], begins: npt.NDArray[np.int32], sizes: npt.NDArray[np.int32]) -> pa.Array:

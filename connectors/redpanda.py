@@ -2,8 +2,8 @@
 
 Reading takes whole record batches out of the library's fetcher: sessions, leader changes, reconnecting and lists of
 aborted transactions stay the library's; bytes become Arrow in connectors/record_batch.py and slices in
-connectors/broker_reader.py. Appending hands over whole batches too (connectors/producing.py): the library's own
-producer takes records one by one, some 40,000 a second.
+connectors/broker_reader.py. Appending hands over whole batches too (connectors/producing.py), ten times as fast as the
+library's own producer, which takes records one by one.
 
 Promises: no consumer group, and no offset is ever stored in the broker; positions are never reset; only committed
 records are read, and ends are last stable offsets; a broker that does not answer is ``LogUnreachable`` within
@@ -12,53 +12,53 @@ records are read, and ends are last stable offsets; a broker that does not answe
 
 from __future__ import annotations
 
-import difflib
 import logging
+import socket
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
-import pyarrow as pa
-from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
-from kafka import errors as kafka_errors
+from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition, errors
 from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.consumer.fetcher import Fetcher
+from kafka.net.compat import KafkaNetClient
+from kafka.net.manager import KafkaConnectionManager
+from kafka.net.selector import NetworkSelector
+from kafka.net.transport import KafkaTCPTransport
 from kafka.protocol.consumer import IsolationLevel, OffsetSpec
+from kafka.protocol.metadata import MetadataRequest
 from kafka.protocol.producer import InitProducerIdRequest, ProduceRequest
 from kafka.record import MemoryRecords
 from kafka.record.default_records import DefaultRecordBatch
 
-from connectors import broker_config, clock
-from connectors.appending import Appending, as_appends
-from connectors.broker_reader import BrokerReader, PositionLost
+from connectors import broker_config
+from connectors.broker_log import BrokerLog, pause
+from connectors.broker_reader import PositionLost
 from connectors.continuity import Fetched
-from connectors.log import DEFAULT_PARTITIONS, RECORDS, CategoryInfo
-from connectors.producing import Producer, SequenceLost, TryAgain
-from connectors.record_batch import Header, magic_of, read_header, split
-from schemas.errors import LogError, LogUnreachable, RefoldError, UnknownCategory, UsageError
+from connectors.log import DEFAULT_PARTITIONS, CategoryInfo
+from connectors.producing import SequenceLost, TryAgain
+from connectors.record_batch import Header, from_rows, magic_of, read_header, split
+from schemas.errors import LogError, LogUnreachable, RefoldError, UsageError
 
 FETCH_BYTES_MAX = 4 << 20
 FETCH_PARTITION_BYTES_MAX = 1 << 20
-FETCH_WAIT_MS_MAX = 500
-RETRY_SECONDS = 0.1
+RECEIVE_BYTES_MAX = 1 << 18
 
 # The library logs each failed attempt, some with a traceback; whoever calls us gets one error that says it all.
 if logging.getLogger("kafka").level == logging.NOTSET:
     logging.getLogger("kafka").setLevel(logging.CRITICAL)
 
 
-class RedpandaLog(Appending):
+class RedpandaLog(BrokerLog):
     """The log at ``servers`` (``host:port,...``); implements ``connectors.log.Log``. Connects when it is first used."""
 
     def __init__(self, servers: str) -> None:
-        self._addresses = broker_config.addresses(servers)
-        self.url = f"redpanda://{','.join(self._addresses)}"
-        self._timeout_ms = int(broker_config.timeout_seconds() * 1000)
+        super().__init__(servers)
         self._security = broker_config.security()
         self._lock = threading.RLock()
         self._client: Any = None
-        self._producer = Producer(self, self._timeout_ms)
 
     def categories(self) -> list[str]:
         """Names of all topics but the broker's own, sorted."""
@@ -66,132 +66,24 @@ class RedpandaLog(Appending):
             topics = admin.describe_topics(None)
         return sorted(t["name"] for t in topics if not t["is_internal"] and not t["name"].startswith("__"))
 
-    def describe(self, category: str) -> CategoryInfo:
-        """See ``Log.describe``. The identity is the topic's id ("" where the broker is too old to have one)."""
-        deadline = clock.monotonic() + self._timeout_ms / 1000
-        while True:
-            try:
-                return self._described(category)
-            except LogUnreachable:  # may be an election, over in a moment
-                if clock.monotonic() > deadline:
-                    raise
-            self._pause()
-
     def create(self, category: str, partitions: int = DEFAULT_PARTITIONS) -> CategoryInfo:
         """See ``Log.create``. The topic keeps its records for ever."""
-        settings = {"retention.ms": "-1", "cleanup.policy": "delete"}
-        wanted = {category: {"num_partitions": partitions, "configs": settings}}
+        for_ever = {"retention.ms": "-1", "retention.bytes": "-1", "cleanup.policy": "delete"}
+        wanted = {"num_partitions": partitions, "configs": for_ever}
         try:
             with self._asking() as admin:
-                admin.create_topics(wanted, wait_for_metadata=True)
-        except kafka_errors.TopicAlreadyExistsError as error:
-            msg = f"the category {category} exists already"
-            raise LogError(msg, where=self.url) from error
-        except kafka_errors.InvalidTopicError as error:
-            msg = f"a broker does not take {category!r} as a name"
-            raise UsageError(msg, do="use letters, digits, '.', '_' and '-'") from error
+                admin.create_topics({category: wanted}, wait_for_metadata=True)
+        except errors.TopicAlreadyExistsError as error:
+            raise LogError(f"the category {category} exists already", where=self.url) from error
+        except errors.InvalidTopicError as error:
+            raise UsageError(f"no name for a category: {category!r}", do="use letters, digits, . _ and -") from error
         return self.describe(category)
-
-    def reader(self, category: str, start: Mapping[int, int], until: Mapping[int, int] | None = None) -> BrokerReader:
-        """See ``Log.reader``."""
-
-        def connect(offsets: Mapping[int, int]) -> _Source:
-            with _translated(self.url):
-                return _Source(self._settings(), self.url, category, offsets)
-
-        return BrokerReader(start, until or {}, lambda: self.describe(category), connect, self._timeout_ms)
-
-    def append_batch(self, category: str, batch: pa.Table) -> tuple[int, ...]:
-        """See ``Log.append_batch``. A record with neither key nor partition goes to partition 0."""
-        table = as_appends(batch)
-        info = self._described_or_created(category)
-        taken = self._producer.append(category, table, info.partitions)
-        if any(end < 0 for end in taken.values()):  # appended, but the broker no longer knew where
-            return self.describe(category).ends
-        return tuple(taken.get(partition, end) for partition, end in enumerate(info.ends))
 
     def close(self) -> None:
         with self._lock:
             self._drop_client()
 
-    # The transport of ``connectors.producing.Producer``:
-
-    def new_producer(self) -> tuple[int, int]:
-        """See ``Transport.new_producer``."""
-        request = InitProducerIdRequest(transactional_id=None, transaction_timeout_ms=60_000, max_version=4)
-        with self._asking() as admin:
-            answer = admin._manager.run(_sending, admin, request, None)
-            if answer.error_code:
-                raise kafka_errors.for_code(answer.error_code)()
-        return answer.producer_id, answer.producer_epoch
-
-    def produce(self, category: str, batches: Mapping[int, bytes]) -> dict[int, int | Exception]:
-        """See ``Transport.produce``."""
-        answers: dict[int, int | Exception] = {}
-        try:
-            for leader, partitions in self._leaders(category, batches).items():
-                request = _produce_request(category, {p: batches[p] for p in partitions}, self._timeout_ms)
-                with self._asking() as admin:
-                    response = admin._manager.run(_sending, admin, request, leader)
-                for part in response.responses[0].partition_responses:
-                    answers[part.index] = _outcome(part, self.url)
-        except LogUnreachable as error:
-            answers |= {partition: TryAgain(error) for partition in batches.keys() - answers.keys()}
-        if any(isinstance(answer, TryAgain) for answer in answers.values()):
-            self._pause()
-        return answers
-
-    def _pause(self) -> None:
-        """Give an election or a restart time before asking again."""
-        threading.Event().wait(RETRY_SECONDS)
-
-    def _leaders(self, category: str, partitions: Iterable[int]) -> dict[int, list[int]]:
-        """Partitions by the node that leads them. Raises ``LogUnreachable`` when one has no leader."""
-        leaders = {part["partition_index"]: part["leader_id"] for part in self._topic(category)["partitions"]}
-        without = [partition for partition in partitions if leaders.get(partition, -1) < 0]
-        if without:
-            raise LogUnreachable(f"no broker leads partitions {without}", where=f"{category} at {self.url}")
-        return {node: [p for p in partitions if leaders[p] == node] for node in {leaders[p] for p in partitions}}
-
-    def _settings(self) -> dict[str, Any]:
-        return {
-            "bootstrap_servers": self._addresses,
-            "request_timeout_ms": self._timeout_ms,
-            "bootstrap_timeout_ms": self._timeout_ms,
-            "reconnect_backoff_max_ms": 1000,
-            **self._security,
-        }
-
-    @contextmanager
-    def _asking(self) -> Iterator[Any]:
-        """The admin client, made on first use; dropped when it fails, so that the next call connects anew."""
-        with self._lock, _translated(self.url):
-            try:
-                if self._client is None:
-                    self._client = KafkaAdminClient(**self._settings())
-                yield self._client
-            except (kafka_errors.RetriableError, kafka_errors.UnknownBrokerIdError, OSError):
-                self._drop_client()
-                raise
-
-    def _drop_client(self) -> None:
-        client, self._client = self._client, None
-        if client is not None:
-            with suppress(kafka_errors.KafkaError):
-                client.close()
-
-    def _described_or_created(self, category: str) -> CategoryInfo:
-        try:
-            return self.describe(category)
-        except UnknownCategory:
-            try:
-                return self.create(category)
-            except LogError:
-                with suppress(UnknownCategory):  # somebody else made it meanwhile
-                    return self.describe(category)
-                raise
-
-    def _described(self, category: str) -> CategoryInfo:
+    def describe_once(self, category: str) -> CategoryInfo:
         topic = self._topic(category)
         partitions = [TopicPartition(category, index) for index in range(len(topic["partitions"]))]
         with self._asking() as admin:
@@ -206,21 +98,82 @@ class RedpandaLog(Appending):
             compacted=self._is_compacted(category),
         )
 
+    def source(self, category: str, start: Mapping[int, int]) -> _Source:
+        with _translated(self.url):
+            return _Source(self._settings(), self.url, category, start)
+
+    def new_producer(self) -> tuple[int, int]:
+        request = InitProducerIdRequest(transactional_id=None, transaction_timeout_ms=60_000, max_version=4)
+        answer = self.patiently(lambda: self._request(request))
+        return answer.producer_id, answer.producer_epoch
+
+    def produce(self, category: str, batches: Mapping[int, bytes]) -> dict[int, int | Exception]:
+        answers: dict[int, int | Exception] = {}
+        try:
+            for leader, partitions in self._leaders(category, batches).items():
+                request = _produce_request(category, {p: batches[p] for p in partitions}, self.timeout_ms)
+                for part in self._request(request, leader).responses[0].partition_responses:
+                    answers[part.index] = _outcome(part, self.url)
+        except LogUnreachable as error:
+            answers |= {partition: TryAgain(error) for partition in batches.keys() - answers.keys()}
+        if any(isinstance(answer, TryAgain) for answer in answers.values()):
+            pause()
+        return answers
+
+    def _leaders(self, category: str, partitions: Iterable[int]) -> dict[int, list[int]]:
+        """Partitions by the node that leads them. Raises ``LogUnreachable`` when one has no leader."""
+        leaders = {part["partition_index"]: part["leader_id"] for part in self._topic(category)["partitions"]}
+        without = [partition for partition in partitions if leaders.get(partition, -1) < 0]
+        if without:
+            raise LogUnreachable(f"no broker leads partitions {without}", where=f"{category} at {self.url}")
+        return {node: [p for p in partitions if leaders[p] == node] for node in {leaders[p] for p in partitions}}
+
+    def _settings(self) -> dict[str, Any]:
+        return {
+            "bootstrap_servers": self.addresses,
+            "kafka_client": _Client,
+            "request_timeout_ms": self.timeout_ms,
+            "bootstrap_timeout_ms": self.timeout_ms,
+            "reconnect_backoff_max_ms": 1000,
+            "retry_backoff_ms": 20,
+            **self._security,
+        }
+
+    @contextmanager
+    def _asking(self) -> Iterator[Any]:
+        """The admin client, made on first use; dropped when it fails, so that the next call connects anew."""
+        with self._lock, _translated(self.url):
+            try:
+                if self._client is None:
+                    self._client = KafkaAdminClient(**self._settings())
+                yield self._client
+            except _SILENCE:
+                self._drop_client()
+                raise
+
+    def _request(self, request: Any, node: int | None = None) -> Any:
+        """The answer to ``request``, from any node unless one is named."""
+        with self._asking() as admin:
+            answer = admin._manager.run(_sending, admin._manager, request, node)
+            if code := getattr(answer, "error_code", 0):
+                raise errors.for_code(code)()
+        return answer
+
+    def _drop_client(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            with suppress(errors.KafkaError):
+                client.close()
+
     def _topic(self, category: str) -> dict[str, Any]:
         with self._asking() as admin:
             (topic,) = admin.describe_topics([category])
-            error = kafka_errors.for_code(topic["error_code"])
-            if error in (kafka_errors.UnknownTopicOrPartitionError, kafka_errors.InvalidTopicError):
-                raise self._unknown(category)
+            error = errors.for_code(topic["error_code"])
+            if error in (errors.UnknownTopicOrPartitionError, errors.InvalidTopicError):
+                raise self.unknown(category)
             if topic["error_code"]:
                 raise error()
         return dict(topic)
-
-    def _unknown(self, category: str) -> UnknownCategory:
-        known = self.categories()
-        close = difflib.get_close_matches(category, known, n=3)
-        do = f"did you mean {' or '.join(close)}?" if close else None
-        return UnknownCategory(f"there is no category {category} in the log", where=self.url, do=do)
 
     def _is_compacted(self, category: str) -> bool:
         resource = ConfigResource(ConfigResourceType.TOPIC, category, {"cleanup.policy": None})
@@ -243,20 +196,28 @@ class _Source:
             allow_auto_create_topics=False,
             fetch_max_bytes=FETCH_BYTES_MAX,
             max_partition_fetch_bytes=FETCH_PARTITION_BYTES_MAX,
-            fetch_max_wait_ms=min(FETCH_WAIT_MS_MAX, settings["request_timeout_ms"] // 2),
             metrics_enabled=False,
         )
         self._consumer.assign([TopicPartition(topic, partition) for partition in start])
         for partition, offset in start.items():
             self._consumer.seek(TopicPartition(topic, partition), offset)
+        self._manager = manager = self._consumer._manager
+        with suppress(errors.KafkaError):  # asked for now, because the first poll would wait 0.2 s for it
+            manager.run(manager.cluster.refresh_metadata, manager.least_loaded_node())
 
     @property
     def answers(self) -> int:
         return int(self._consumer._fetcher.answers)
 
-    @property
-    def identity(self) -> str:
-        return str(self._consumer._cluster.topic_id(self._topic) or "")
+    def identity(self) -> str | None:
+        topics = [MetadataRequest.MetadataRequestTopic(name=self._topic)]
+        request = MetadataRequest(topics=topics, allow_auto_topic_creation=False)
+        try:
+            with _translated(self._url):
+                (found,) = self._manager.run(_sending, self._manager, request, None).topics
+        except LogUnreachable:
+            return None
+        return str(found.topic_id or "") if not found.error_code else ""
 
     def fetch(self, timeout_ms: int) -> dict[int, list[Fetched]]:
         try:
@@ -270,7 +231,7 @@ class _Source:
         self._consumer.pause(*(TopicPartition(self._topic, partition) for partition in partitions))
 
     def close(self) -> None:
-        with suppress(kafka_errors.KafkaError):
+        with suppress(errors.KafkaError):
             self._consumer.close(autocommit=False)
 
 
@@ -331,36 +292,73 @@ def _of_old(batch: memoryview) -> Fetched:
     """A batch of format 0 or 1, decoded by the library."""
     found = MemoryRecords(batch).next_batch()
     if not found.validate_crc():
-        msg = "a record batch is damaged: its checksum does not match"
-        raise LogError(msg, where=f"batch at offset {found.base_offset:,}")
+        raise LogError(
+            "a record batch is damaged: its checksum does not match", where=f"batch at {found.base_offset:,}"
+        )
     rows = [
         (r.offset, -1 if r.timestamp is None else r.timestamp, r.timestamp_type or 0, r.key, r.value) for r in found
     ]
-    columns = [pa.array(column, field.type) for column, field in zip(zip(*rows, strict=True), RECORDS, strict=False)]
-    records = pa.RecordBatch.from_arrays([*columns, pa.nulls(len(rows), pa.binary())], schema=RECORDS)
-    return Fetched(rows[0][0], rows[-1][0] + 1, len(rows), records=records)
+    return Fetched(rows[0][0], rows[-1][0] + 1, len(rows), records=from_rows(rows))
 
 
-async def _sending(admin: Any, request: Any, node: int | None) -> Any:
-    return await admin._manager.send(request, node_id=node)
+class _Manager(KafkaConnectionManager):  # type: ignore[misc]
+    """Tells refused credentials at once; the library's own would go on connecting until its time is up."""
+
+    _refused: Exception | None = None
+
+    def get_connection(self, node_id: Any, **options: Any) -> Any:
+        if self._refused is not None:
+            raise self._refused
+        connection = super().get_connection(node_id, **options)
+        if not connection.init_future.is_done:
+            connection.init_future.add_errback(self._note)
+        return connection
+
+    def _note(self, error: Exception) -> None:
+        if isinstance(error, _CREDENTIALS):
+            self._refused = error
+
+    async def _build_transport(self, *where: Any, **options: Any) -> Any:
+        transport = await super()._build_transport(*where, **options)
+        if type(transport) is KafkaTCPTransport:
+            transport._sock_recv = partial(_receive, transport._sock)
+        return transport
+
+
+def _receive(connected: socket.socket) -> tuple[bytes, Exception | None]:
+    """What has come, or why nothing will. The library's own reads 4 KiB at a time, and loses last words before a hang-up."""
+    try:
+        data = connected.recv(RECEIVE_BYTES_MAX)
+    except (BlockingIOError, InterruptedError):
+        return b"", None
+    except OSError as error:
+        return b"", errors.KafkaConnectionError(error)
+    return data, None if data else errors.KafkaConnectionError("socket disconnected")
+
+
+class _Client(KafkaNetClient):  # type: ignore[misc]
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(net=(net := NetworkSelector(**settings)), manager=_Manager(net, **settings), **settings)
+
+
+async def _sending(manager: Any, request: Any, node: int | None) -> Any:
+    return await manager.send(request, node_id=node)
 
 
 def _produce_request(topic: str, batches: Mapping[int, bytes], timeout_ms: int) -> Any:
     parts = [ProduceRequest.TopicProduceData.PartitionProduceData(index=p, records=b) for p, b in batches.items()]
     data = [ProduceRequest.TopicProduceData(name=topic, partition_data=parts)]
-    return ProduceRequest(
-        transactional_id=None, acks=-1, timeout_ms=timeout_ms, topic_data=data, min_version=3, max_version=9
-    )
+    return ProduceRequest(acks=-1, timeout_ms=timeout_ms, topic_data=data, min_version=3, max_version=9)
 
 
 def _outcome(part: Any, url: str) -> int | Exception:
     """What a produce response says of one partition."""
-    error = kafka_errors.for_code(part.error_code)
-    if error is kafka_errors.NoError:
+    error = errors.for_code(part.error_code)
+    if error is errors.NoError:
         return int(part.base_offset)
-    if error is kafka_errors.DuplicateSequenceNumberError:
+    if error is errors.DuplicateSequenceNumberError:
         return SequenceLost()
-    if issubclass(error, kafka_errors.RetriableError):
+    if issubclass(error, errors.RetriableError):
         return TryAgain(error.__name__)
     return _translation(error(), url)
 
@@ -370,25 +368,25 @@ def _translated(url: str) -> Iterator[None]:
     """Errors of the library become ours, but for the few that a caller here tells apart."""
     try:
         yield
-    except (kafka_errors.OffsetOutOfRangeError, kafka_errors.LogTruncationError) as error:
+    except (errors.OffsetOutOfRangeError, errors.LogTruncationError) as error:
         raise PositionLost(type(error).__name__) from error
-    except (RefoldError, kafka_errors.TopicAlreadyExistsError, kafka_errors.InvalidTopicError):
+    except (RefoldError, errors.TopicAlreadyExistsError, errors.InvalidTopicError):
         raise
-    except (kafka_errors.KafkaError, OSError) as error:
+    except (errors.KafkaError, OSError) as error:
         raise _translation(error, url) from error
 
 
 _CREDENTIALS = (
-    kafka_errors.SaslAuthenticationFailedError,
-    kafka_errors.UnsupportedSaslMechanismError,
-    kafka_errors.IllegalSaslStateError,
+    errors.SaslAuthenticationFailedError,
+    errors.UnsupportedSaslMechanismError,
+    errors.IllegalSaslStateError,
 )
-_SILENCE = (kafka_errors.RetriableError, kafka_errors.UnknownBrokerIdError, OSError)
-_SIZE = (kafka_errors.MessageSizeTooLargeError, kafka_errors.RecordListTooLargeError)
+_SILENCE = (errors.RetriableError, errors.UnknownBrokerIdError, OSError)
+_SIZE = (errors.MessageSizeTooLargeError, errors.RecordListTooLargeError)
 _MEANINGS: tuple[tuple[Any, type[RefoldError], str, str | None], ...] = (
-    (kafka_errors.KafkaConfigurationError, UsageError, "the broker's settings do not fit", "check REFOLD_KAFKA_*"),
+    (errors.KafkaConfigurationError, UsageError, "the broker's settings do not fit", "check REFOLD_KAFKA_*"),
     (_CREDENTIALS, LogError, "the broker refused the credentials", "check REFOLD_KAFKA_SASL_*"),
-    (kafka_errors.AuthorizationError, LogError, "the broker does not allow this", "ask for the right to do it"),
+    (errors.AuthorizationError, LogError, "the broker does not allow this", "ask for the right to do it"),
     (_SIZE, LogError, "an event is too large for the broker", "raise max.message.bytes of the topic"),
     (_SILENCE, LogUnreachable, "the broker does not answer", "see whether it runs, then try again"),
     (Exception, LogError, "the broker answered with an error", None),

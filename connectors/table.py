@@ -161,8 +161,11 @@ class Writer:
             msg = "a commit failed; nothing was changed"
             raise StoreError(msg, where=str(self.generation.version.path), why=str(error)) from error
 
-    def take_over(self) -> Cut | None:
+    def take_over(self, *, from_another_log: bool = False) -> Cut | None:
         """Make a building generation the live one, in one atomic step: never to an older cut.
+
+        ``from_another_log``: the live generation was folded from a log that is no more (a topic made again, other
+        partitions), so that its cut says nothing of this one.
 
         None: done. Otherwise the live generation's cut, which this one has not reached: fold on to it and call again.
         (Should the live generation's newest manifest be damaged, the newest one that can be read stands for it.)
@@ -174,7 +177,7 @@ class Writer:
         with fs.locked(version.lock):
             live = version.live()
             newest = live.newest_readable() if live else None
-            if newest is not None and not reached(self.manifest.cut, newest.cut):
+            if newest is not None and not from_another_log and not reached(self.manifest.cut, newest.cut):
                 return newest.cut
             try:
                 self._publish_locked(self._next(LIVE, self.manifest.facts, self.manifest.tables))

@@ -141,18 +141,23 @@ def run(
         from flows.cluster import supervise
 
         sys.exit(supervise(processes))
+    from flows.cluster import AGAIN
     from flows.committer import Pace
     from flows.display import Meter, shown
     from flows.running import run as run_views
+    from schemas.errors import Superseded
 
     picked = _picked(views, modules)
     stop = _stop_on_signals()
     with shown(Meter("Fold", quiet=quiet or bool(process_id))) as meter:
-        run_views(
-            picked, log=log, store=store, until=until, workers=workers, origin=origin, stop=stop, watch=meter.watch,
-            process=process_id, addresses=addresses.split(";") if addresses else (),
-            pace=Pace(commit_interval, allow_dead_letters),
-        )  # fmt: skip
+        try:
+            run_views(
+                picked, log=log, store=store, until=until, workers=workers, origin=origin, stop=stop, watch=meter.watch,
+                process=process_id, addresses=addresses.split(";") if addresses else (),
+                pace=Pace(commit_interval, allow_dead_letters),
+            )  # fmt: skip
+        except Superseded:
+            sys.exit(AGAIN)
     if not quiet and not process_id:
         for projection in picked:
             _print_view(store, projection.name, projection.version)

@@ -1,7 +1,7 @@
 """A cluster of processes on this machine: one engine, several processes, supervised.
 
 The table is the checkpoint, so a process that dies costs nothing but the time to start again: the others are brought
-down, and the next start goes on from the last commit.
+down, and the next start goes on from the last commit. When a rebuild takes over a view, all start again by themselves.
 """
 
 from __future__ import annotations
@@ -10,50 +10,72 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+from contextlib import suppress
 
 WAIT_S = 10
 """How long the other processes may take to end before they are killed."""
 FAILED = 3
+AGAIN = 75
+"""Exit code of a process that asks for all of them to be started again (EX_TEMPFAIL of sysexits.h)."""
+
+Children = list[subprocess.Popen[bytes]]
 
 
 def supervise(processes: int) -> int:
     """Start this very command once per process; returns the exit code of the whole."""
-    addresses = ";".join(f"127.0.0.1:{port}" for port in _free_ports(processes))
-    command = [sys.executable, "-m", "flows.cli", *sys.argv[1:], "--addresses", addresses]
-    children = [subprocess.Popen([*command, "--process-id", str(number)]) for number in range(processes)]
+    stop = threading.Event()
+    children: Children = []
+
+    def ask(*_: object) -> None:
+        stop.set()
+        _terminate(children)
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: _terminate(children))
-    return _wait(children)
+        signal.signal(number, ask)
+    code = AGAIN
+    while code == AGAIN:
+        children[:] = _start(processes)
+        if stop.is_set():
+            _terminate(children)
+        code = _wait(children)
+    return code
 
 
-def _wait(children: list[subprocess.Popen[bytes]]) -> int:
+def _start(processes: int) -> Children:
+    addresses = ";".join(f"127.0.0.1:{port}" for port in _free_ports(processes))
+    command, *rest = sys.argv[1:]
+    place = [sys.executable, "-m", "flows.cli", command, "--addresses", addresses]
+    return [subprocess.Popen([*place, "--process-id", str(number), *rest]) for number in range(processes)]
+
+
+def _wait(children: Children) -> int:
     """All of them to their end; the first that fails ends all."""
-    while True:
-        codes = [child.poll() for child in children]
-        if all(code == 0 for code in codes):
-            return 0
-        failed = [number for number, code in enumerate(codes) if code not in (None, 0)]
-        if failed:
-            _bring_down(children)
-            code = codes[failed[0]]
-            how = f"was killed by signal {-code}" if code is not None and code < 0 else f"ended with exit code {code}"
-            print(f"error: process {failed[0]} of the cluster {how}; the others were stopped", file=sys.stderr)
-            print("  do      start it again: it goes on from the last commit", file=sys.stderr)
-            return code if code is not None and code in (1, 2, 3) else FAILED
-        for child in children:
-            try:
-                child.wait(0.1)
-            except subprocess.TimeoutExpired:
-                break
+    while any([child.poll() is None for child in children]) and not any(child.returncode for child in children):
+        running = next(child for child in children if child.returncode is None)
+        with suppress(subprocess.TimeoutExpired):
+            running.wait(0.1)
+    return _failed(children) if any(child.returncode for child in children) else 0
 
 
-def _terminate(children: list[subprocess.Popen[bytes]]) -> None:
+def _failed(children: Children) -> int:
+    """Bring down the others. A process that ended by itself has said why; one that was killed has not."""
+    killed = [(number, -child.returncode) for number, child in enumerate(children) if (child.returncode or 0) < 0]
+    _bring_down(children)
+    for number, by in killed:
+        print(f"error: process {number} of the cluster was killed by signal {by}; the others were stopped", file=sys.stderr)
+        print("  do      start it again: it goes on from the last commit", file=sys.stderr)
+    codes = [child.returncode for child in children]
+    return next((known for known in (AGAIN, 2, 1) if known in codes), FAILED)
+
+
+def _terminate(children: Children) -> None:
     for child in children:
         if child.poll() is None:
             child.terminate()
 
 
-def _bring_down(children: list[subprocess.Popen[bytes]]) -> None:
+def _bring_down(children: Children) -> None:
     _terminate(children)
     for child in children:
         try:

@@ -22,6 +22,7 @@ from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 from connectors.log import Reader
 from flows.fold import Delta
 from flows.job import Arrival, End, Job, Tick
+from schemas.errors import RefoldError
 
 EPOCH = timedelta(milliseconds=100)
 """Back-pressure acts between epochs: short ones keep memory flat."""
@@ -57,12 +58,22 @@ def execute(job: Job, *, workers: int | None = None, process: int | None = None,
             addresses=list(addresses) or None,
             epoch_interval=EPOCH,
         )
-    except Exception as error:
-        raise job.error or error from None
+    except BaseException as error:  # the engine's panics are no Exceptions
+        raise _cause(job, error, process) from None
     finally:
         job.close()
     if job.error is not None:
         raise job.error
+
+
+def _cause(job: Job, error: BaseException, process: int | None) -> BaseException:
+    """The error of the part that failed first; in a cluster, a panic without one means that a process was lost."""
+    if job.error is not None:
+        return job.error
+    if process is not None and type(error).__name__ == "PanicException":
+        msg = "another process of the cluster has ended"
+        return RefoldError(msg, do="start all of them again: they go on from the last commit")
+    return error
 
 
 class _Fold:

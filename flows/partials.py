@@ -88,16 +88,8 @@ class Partials:
         return pa.record_batch(columns, schema=self.schema)
 
     def rows(self, ids: Ints) -> list[State]:
-        """Copies of the states of groups; where an id is -1 the partial is absent (``n == 0``)."""
-        there = ids >= 0
-        picked = []
-        for state in self.states:
-            copy = {
-                field: array[ids] if len(array) else np.zeros(len(ids), array.dtype) for field, array in state.items()
-            }
-            copy["n"] = np.where(there, copy["n"], 0)
-            picked.append(copy)
-        return picked
+        """Copies of the states of groups; where an id is -1 the partial is absent: ``n == 0``, and nothing to add."""
+        return [{field: _picked(array, ids) for field, array in state.items()} for state in self.states]
 
     def before(self, window_start: int) -> Ints:
         """Ids of the groups whose window starts at or before ``window_start``."""
@@ -122,6 +114,14 @@ def decode_prefix(groups: pa.BinaryArray) -> list[Ints]:
 
     (starts,) = decode(pc.binary_slice(groups, 0, 9), [TIMESTAMP])
     return [np.asarray(starts.cast(pa.int64()))]
+
+
+def _picked(array: npt.NDArray[Any], ids: Ints) -> npt.NDArray[Any]:
+    """Elements by id; where that is -1 none (of the last element, which the array would give, not a bit)."""
+    absent = ids < 0
+    picked = np.zeros(len(ids), array.dtype) if absent.all() else array[ids]
+    picked[absent] = None if array.dtype == object else 0
+    return picked
 
 
 def _extended(array: npt.NDArray[Any], size: int) -> npt.NDArray[Any]:

@@ -28,7 +28,7 @@ from flows.facts import Cut
 from flows.job import END, Job
 from flows.merge import table_specs
 from flows.projection import Projection
-from schemas.errors import Superseded, UnknownView
+from schemas.errors import StoreDamaged, Superseded, UnknownView
 
 DEFAULT_LOG = "data/log"
 DEFAULT_STORE = "data/store"
@@ -98,7 +98,8 @@ def run(
 
     ``log``: a Log, or a URL or path (default: REFOLD_LOG, then data/log); ``store`` likewise (REFOLD_STORE, data/store).
     ``workers``: threads (default: one a core, at most four); they change nothing but the time it takes.
-    When a rebuild takes over a view, the run drops what it had not committed and goes on from the new generation.
+    When a rebuild takes over a view, the run drops what it had not committed and goes on from the new generation;
+    one process of a cluster raises ``Superseded`` instead.
     """
     stop = stop or threading.Event()
     while True:
@@ -117,7 +118,9 @@ def dataflow(*projections: Projection) -> Any:
 
     Log, store and end come from REFOLD_LOG, REFOLD_STORE and REFOLD_UNTIL when the flow starts; building it opens nothing.
     """
-    return build(_job(projections, None, None, os.environ.get("REFOLD_UNTIL") or None, None, Pace(), threading.Event()))
+    job = _job(projections, None, None, os.environ.get("REFOLD_UNTIL") or None, None, Pace(), threading.Event())
+    job.raises = True  # nobody asks the job for its error
+    return build(job)
 
 
 def _job(
@@ -189,10 +192,25 @@ def rebuild(
             execute(job, workers=workers)
             if stop.is_set():
                 return None
-            ahead = writer.take_over()
+            ahead = writer.take_over(from_another_log=_is_of_another_log(store_path(store), writer))
             if ahead is None:
                 return writer.manifest
             until = ahead
+
+
+def _is_of_another_log(store: Path, writer: Writer) -> bool:
+    """Whether the live view was folded from streams that are no more: recreated, or with other partitions."""
+    fresh = writer.manifest
+    assert fresh is not None
+    try:
+        live = newest_manifest(store, fresh.view, fresh.version)
+    except StoreDamaged:
+        return False  # taking over falls back to the newest manifest that can be read
+    return live is not None and _streams(live) != _streams(fresh)
+
+
+def _streams(manifest: Manifest) -> dict[str, tuple[str, int]]:
+    return {name: (log["identity"], len(log["partitions"])) for name, log in manifest.facts["log"].items()}
 
 
 @dataclass(frozen=True, slots=True)

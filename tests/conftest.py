@@ -1,16 +1,27 @@
-"""The broker that tests of connectors/redpanda.py talk to: a real one, or the test is skipped with the reason.
+"""What all tests share: no deadlines for Hypothesis (a first call compiles its kernels), and a broker.
 
+The broker is a real one, or the test is skipped with the reason.
 ``REFOLD_TEST_BROKERS`` names one that runs already (host:port); otherwise Apache Kafka is started once a session.
 ``REFOLD_REQUIRE_BROKER=1`` turns "skipped" into "failed", for machines that must have one.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from broker.kafka import Broker, BrokerUnavailable
+from hypothesis import settings
+from kafka import KafkaAdminClient
+
+from connectors.redpanda import RedpandaLog
+
+settings.register_profile("refold", deadline=None)
+settings.load_profile("refold")
+
+_numbers = itertools.count(1)
 
 
 def _started(users: dict[str, str] | None = None) -> Broker:
@@ -49,3 +60,44 @@ def sasl_broker() -> Iterator[Broker]:
     started = _started({"reader": "open-sesame"})
     yield started
     started.discard()
+
+
+@pytest.fixture(scope="module")
+def broker_log(broker: str) -> Iterator[RedpandaLog]:
+    """The log in the shared broker."""
+    with RedpandaLog(broker) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def admin(broker: str) -> Iterator[KafkaAdminClient]:
+    """Kafka's own administration of the shared broker."""
+    client = KafkaAdminClient(bootstrap_servers=broker)
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def new_name(admin: KafkaAdminClient) -> Iterator[Callable[[], str]]:
+    """Names that nobody else has; topics made under them are deleted in the end."""
+    given: list[str] = []
+
+    def name() -> str:
+        given.append(f"refold-test-{os.getpid()}-{next(_numbers)}")
+        return given[-1]
+
+    yield name
+    admin.delete_topics(given, raise_errors=False)
+
+
+@pytest.fixture
+def topic(admin: KafkaAdminClient, new_name: Callable[[], str]) -> Callable[..., str]:
+    """Makes a topic: ``topic(partitions, **options)``, with ``_`` for ``.`` in the settings."""
+
+    def make(partitions: int = 1, **options: object) -> str:
+        name = new_name()
+        configs = {key.replace("_", "."): str(value) for key, value in options.items()}
+        admin.create_topics({name: {"num_partitions": partitions, "configs": configs}}, wait_for_metadata=True)
+        return name
+
+    return make

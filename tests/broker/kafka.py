@@ -247,7 +247,8 @@ def main() -> None:
     parser.add_argument("--directory", help="where to keep its data (default: a temporary directory)")
     chosen = parser.parse_args()
     broker = Broker(port=chosen.port, directory=chosen.directory)
-    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
+    for ending in (signal.SIGINT, signal.SIGTERM):  # a shell starts background jobs with SIGINT ignored
+        signal.signal(ending, signal.default_int_handler)
     try:
         broker.start()
         print(broker.address, flush=True)
