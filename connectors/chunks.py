@@ -67,7 +67,8 @@ def build(rows: pa.Table, keys: pa.BinaryArray) -> tuple[Chunk, bytes]:
 
 def file_bytes(rows: pa.Table) -> bytes:
     """The Parquet file of these rows: the same rows (and schema) give the same bytes."""
-    # The writer ends pages at borders of Arrow chunks, so a column must be one array whatever it was put together from.
+    # Where the writer ends a page can depend on the borders of Arrow chunks (seen with long strings, pyarrow 26): a
+    # column must be one array, whatever it was put together from.
     whole = pa.table([contiguous(column) for column in rows.columns], schema=rows.schema.remove_metadata())
     sink = pa.BufferOutputStream()
     pq.write_table(whole, sink, **WRITER)

@@ -155,11 +155,12 @@ class _Appending:
 
 
 def chosen_partitions(table: pa.Table, partitions: int) -> npt.NDArray[np.int32]:
-    """Partition of each row: the one given, else by the hash of the key, else (no key) partition 0."""
+    """Partition of each row: the one given, else by the hash of the key, else (no key) round-robin by position."""
     hashed = partition_of(table["key"].combine_chunks(), partitions)
     given = table["partition"].combine_chunks()
     chosen = np.where(given.is_valid().to_numpy(zero_copy_only=False), given.fill_null(0).to_numpy(), hashed)
-    chosen[(chosen == NO_PARTITION) & given.is_null().to_numpy(zero_copy_only=False)] = 0
+    free = (chosen == NO_PARTITION) & given.is_null().to_numpy(zero_copy_only=False)
+    chosen = np.where(free, np.arange(len(chosen), dtype=np.int32) % partitions, chosen)
     if chosen.size and not 0 <= chosen.min() <= chosen.max() < partitions:
         msg = f"a record is meant for a partition that is not there; partitions are 0 to {partitions - 1}"
         raise UsageError(msg)

@@ -407,7 +407,7 @@ def test_any_parquet_reader_can_read_a_segment(path: Path) -> None:
     assert pq.read_table(segment).schema.equals(RECORDS)
     assert pq.read_table(segment)["offset"].to_pylist() == offsets
     assert pl.read_parquet(segment)["offset"].to_list() == offsets
-    found = duckdb.execute(
+    found = duckdb.connect().execute(
         'SELECT count(*), max("offset"), sum(octet_length(value)) FROM read_parquet(?)', [str(segment)]
     )
     assert found.fetchone() == (70_000, 69_999, sum(len(b"%d." % at) for at in offsets))
