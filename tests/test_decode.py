@@ -123,8 +123,12 @@ def test_type_time_and_subject_may_come_from_elsewhere() -> None:
 
 def test_what_is_encoded_decodes() -> None:
     time = dt.datetime(2020, 2, 3, 4, 5, 6, 789, tzinfo=dt.UTC)
-    table = doors.encode([Opened(subject="a", time=time, size=1, note='"é\n'), Closed(subject=None, time=time, size="x")])
-    decoded = Decoder(doors, {Opened: ["note"], Closed: ["size"]}, subject=True).decode(records(table["value"].to_pylist()))
+    table = doors.encode(
+        [Opened(subject="a", time=time, size=1, note='"é\n'), Closed(subject=None, time=time, size="x")]
+    )
+    decoded = Decoder(doors, {Opened: ["note"], Closed: ["size"]}, subject=True).decode(
+        records(table["value"].to_pylist())
+    )
     assert decoded.fate.tolist() == [LIVE, LIVE]
     assert decoded.columns[("note", pa.string())].to_pylist() == ['"é\n', None]
     assert decoded.columns[("size", pa.string())].to_pylist() == [None, "x"]

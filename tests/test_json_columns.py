@@ -49,7 +49,9 @@ def mutated(draw: st.DrawFn) -> bytes:
     value = bytearray(draw(st.sampled_from([GOOD, *ODD])))
     for _ in range(draw(st.integers(0, 3))):
         at = draw(st.integers(0, len(value)))
-        piece = draw(st.sampled_from([b'"', b"{", b"}", b"\n", b",", b":", b"\\", b"\x00", b"\xff", b"1", b"[", b"null", b" "]))
+        piece = draw(
+            st.sampled_from([b'"', b"{", b"}", b"\n", b",", b":", b"\\", b"\x00", b"\xff", b"1", b"[", b"null", b" "])
+        )
         if draw(st.booleans()):
             value[at:at] = piece
         else:
@@ -114,7 +116,9 @@ def test_a_bad_field_leaves_the_others_of_its_record_alone() -> None:
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.datetimes(dt.datetime(1, 1, 3), dt.datetime(9999, 12, 29)), st.integers(-1439, 1439), st.sampled_from("TtZz "))
+@given(
+    st.datetimes(dt.datetime(1, 1, 3), dt.datetime(9999, 12, 29)), st.integers(-1439, 1439), st.sampled_from("TtZz ")
+)
 def test_instants_are_those_of_the_standard_library(time: dt.datetime, offset: int, separator: str) -> None:
     zone = dt.timezone(dt.timedelta(minutes=offset))
     text = time.replace(tzinfo=zone).isoformat().replace("T", separator if separator in "Tt " else "T")

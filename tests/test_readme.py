@@ -54,7 +54,14 @@ def test_the_commands_print_what_the_readme_says(place: Path) -> None:
             continue
         shell = "refold demo" if command == "make demo" else command
         done = subprocess.run(
-            shell, shell=True, cwd=place, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300
+            shell,
+            shell=True,
+            cwd=place,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=300,
         )
         assert normal(done.stdout, place) == normal(expected, place), command
 
