@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import shutil
+import threading
 from pathlib import Path
 
 import polars as pl
@@ -11,6 +12,7 @@ import pytest
 
 from connectors import open_log, open_view
 from flows import Projection, agg, rebuild, run, tumbling, verify
+from flows.job import Job
 from schemas import Category, Event
 from schemas.errors import LogChanged
 
@@ -58,8 +60,6 @@ def test_a_topic_made_again_stops_the_run_and_a_rebuild_takes_the_new_one_in(tmp
 
 
 def test_a_stopped_rebuild_leaves_the_live_view_as_it_was(tmp_path: Path) -> None:
-    import threading
-
     log, store = tmp_path / "log", tmp_path / "store"
     pay(log, 50)
     run([totals], log=str(log), store=store, until="end")
@@ -75,15 +75,23 @@ def test_a_rebuild_reaches_what_the_live_view_has_folded_meanwhile(tmp_path: Pat
     log, store = tmp_path / "log", tmp_path / "store"
     pay(log, 50)
     run([totals], log=str(log), store=store, until="end")
-    appended = []
+    jobs: list[Job] = []
 
-    def append_and_run_once(_: object) -> None:
-        if not appended:
-            appended.append(True)
-            pay(log, 30)
-            run([totals], log=str(log), store=store, until="end")
+    def watch(job: Job) -> None:
+        """When the first fold of the rebuild is over, and before it takes over, the live view moves on."""
+        close = job.close
 
-    manifest = rebuild(totals, log=str(log), store=store, watch=append_and_run_once)
+        def close_and_move_on() -> None:
+            close()
+            if len(jobs) == 1:
+                pay(log, 30)
+                run([totals], log=str(log), store=store, until="end")
+
+        jobs.append(job)
+        job.close = close_and_move_on  # type: ignore[method-assign]
+
+    manifest = rebuild(totals, log=str(log), store=store, watch=watch)
     assert manifest is not None
+    assert len(jobs) == 2
     assert amount(store) == sum(range(50)) + sum(range(30))
     assert sum(manifest.cut["payments"]) == 80
