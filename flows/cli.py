@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -39,7 +40,7 @@ def run_cli() -> NoReturn:
     """Entry point: errors as text (``--debug`` or REFOLD_DEBUG: with the traceback), exit codes as documented."""
     _read_env_file(Path(".env"))
     try:
-        sys.exit(main.main(standalone_mode=False) or 0)
+        sys.exit(main.main(prog_name="refold", standalone_mode=False) or 0)
     except click.exceptions.NoArgsIsHelpError as error:
         print(error.format_message())
         sys.exit(0)
@@ -53,7 +54,7 @@ def run_cli() -> NoReturn:
         sys.exit(0)
     except RefoldError as error:
         if os.environ.get("REFOLD_DEBUG"):
-            raise
+            traceback.print_exc()
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
 
@@ -141,23 +142,18 @@ def run(
         from flows.cluster import supervise
 
         sys.exit(supervise(processes))
-    from flows.cluster import AGAIN
     from flows.committer import Pace
     from flows.display import Meter, shown
     from flows.running import run as run_views
-    from schemas.errors import Superseded
 
     picked = _picked(views, modules)
     stop = _stop_on_signals()
     with shown(Meter("Fold", quiet=quiet or bool(process_id))) as meter:
-        try:
-            run_views(
-                picked, log=log, store=store, until=until, workers=workers, origin=origin, stop=stop, watch=meter.watch,
-                process=process_id, addresses=addresses.split(";") if addresses else (),
-                pace=Pace(commit_interval, allow_dead_letters),
-            )  # fmt: skip
-        except Superseded:
-            sys.exit(AGAIN)
+        run_views(
+            picked, log=log, store=store, until=until, workers=workers, origin=origin, stop=stop, watch=meter.watch,
+            process=process_id, addresses=addresses.split(";") if addresses else (),
+            pace=Pace(commit_interval, allow_dead_letters),
+        )  # fmt: skip
     if not quiet and not process_id:
         for projection in picked:
             _print_view(store, projection.name, projection.version)
@@ -360,8 +356,10 @@ def path(view: str, store: str, as_json: bool) -> None:
     """
     from connectors.view import open_view
 
-    name, _, version = view.partition("@")
-    found = open_view(store, name, int(version) if version.isdigit() else None)
+    name, at, version = view.partition("@")
+    if at and not version.isdecimal():
+        raise UsageError(f"`{version}` is no version", where=view, do="give a number:  refold path VIEW@2")
+    found = open_view(store, name, int(version) if at else None)
     if as_json:
         _print_json({"view": name, "path": str(found.path), "commit": found.manifest.seq, "digest": found.digest})
     else:

@@ -6,12 +6,17 @@ down, and the next start goes on from the last commit. When a rebuild takes over
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import traceback
 from contextlib import suppress
+from typing import NoReturn
+
+from schemas.errors import RefoldError, Superseded
 
 WAIT_S = 10
 """How long the other processes may take to end before they are killed."""
@@ -51,11 +56,14 @@ def _start(processes: int) -> Children:
 
 def _wait(children: Children) -> int:
     """All of them to their end; the first that fails ends all."""
-    while any([child.poll() is None for child in children]) and not any(child.returncode for child in children):
-        running = next(child for child in children if child.returncode is None)
+    while True:
+        codes = [child.poll() for child in children]
+        if any(codes):
+            return _failed(children)
+        if None not in codes:
+            return 0
         with suppress(subprocess.TimeoutExpired):
-            running.wait(0.1)
-    return _failed(children) if any(child.returncode for child in children) else 0
+            children[codes.index(None)].wait(0.1)
 
 
 def _failed(children: Children) -> int:
@@ -63,10 +71,27 @@ def _failed(children: Children) -> int:
     killed = [(number, -child.returncode) for number, child in enumerate(children) if (child.returncode or 0) < 0]
     _bring_down(children)
     for number, by in killed:
-        print(f"error: process {number} of the cluster was killed by signal {by}; the others were stopped", file=sys.stderr)
+        print(
+            f"error: process {number} of the cluster was killed by signal {by}; the others were stopped",
+            file=sys.stderr,
+        )
         print("  do      start it again: it goes on from the last commit", file=sys.stderr)
     codes = [child.returncode for child in children]
     return next((known for known in (AGAIN, 2, 1) if known in codes), FAILED)
+
+
+def leave(error: BaseException) -> NoReturn:
+    """End this process of a cluster at once, saying why: the others notice, and the supervisor does.
+
+    An engine whose part raises waits for its other threads, and those for the other processes: that can take for ever.
+    """
+    if isinstance(error, RefoldError) and not os.environ.get("REFOLD_DEBUG"):
+        if not isinstance(error, Superseded):
+            print(f"error: {error}", file=sys.stderr)
+    else:
+        traceback.print_exception(error)
+    sys.stderr.flush()
+    os._exit(AGAIN if isinstance(error, Superseded) else error.exit_code if isinstance(error, RefoldError) else FAILED)
 
 
 def _terminate(children: Children) -> None:

@@ -49,7 +49,6 @@ def execute(job: Job, *, workers: int | None = None, process: int | None = None,
     """Run a job to its end, or until it is asked to stop. Raises the error of the part that failed first."""
     # The engine's web API binds every interface as soon as this variable is there, whatever its value.
     os.environ.pop(WEB_API, None)
-    job.raises = process is not None  # in a cluster one part's end must be everybody's
     try:
         cli_main(
             build(job),

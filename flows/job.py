@@ -23,7 +23,7 @@ from flows.merge import Place, split_partials
 from flows.pipeline import CHANGED_GROUPS_MAX, PartitionPipeline
 from flows.projection import Projection
 from schemas import Category
-from schemas.errors import UsageError
+from schemas.errors import Superseded, UsageError
 
 FLUSH_S = 0.25
 """Seconds after which even a few changed groups are sent on to the view."""
@@ -76,7 +76,7 @@ class Job:
     origin: str | Cut | None = None
     pace: Pace = field(default_factory=Pace)
     stop: threading.Event = field(default_factory=threading.Event)
-    raises: bool = False
+    on_error: Callable[[Exception], None] | None = None
     error: Exception | None = None
     positions: dict[Place, int] = field(default_factory=dict)
     begins: dict[Place, int] = field(default_factory=dict)
@@ -97,16 +97,17 @@ class Job:
     def attempt(self, work: Callable[[], Done], otherwise: Done) -> Done:
         """Do a part's work. The first error of any part is remembered and ends the others; nothing more is committed.
 
-        Where ``raises`` is not set the part itself ends quietly: an engine that meets an exception prints its own trace.
+        Without ``on_error`` the part itself ends quietly: an engine that meets an exception prints its own trace.
         """
         if self.error is not None:
             return otherwise
         try:
             return work()
         except Exception as error:
-            self.error = self.error or error
-            if self.raises:
-                raise
+            if self.error is None:
+                self.error = error
+                if self.on_error:
+                    self.on_error(error)
             return otherwise
 
     # -- opening
@@ -114,12 +115,22 @@ class Job:
     def open(self) -> Log:
         with self._opening:
             if self._log is None:
-                self._log = self.open_log()
-                self._infos = {name: self._log.describe(name) for name in self.categories}
-                for target in self.targets:
-                    self._standings[target.projection.title] = self._standing(target, self._log)
-                self._set_ends()
+                log = self.open_log()
+                try:
+                    self._stand(log)
+                except BaseException:
+                    log.close()
+                    raise
+                self._log = log
             return self._log
+
+    def _stand(self, log: Log) -> None:
+        """Find out where everything stands. Another worker may have tried before, and failed halfway."""
+        self._pipelines.clear()
+        self._infos = {name: log.describe(name) for name in self.categories}
+        for target in self.targets:
+            self._standings[target.projection.title] = self._standing(target, log)
+        self._set_ends()
 
     def _standing(self, target: Target, log: Log) -> Standing:
         projection = target.projection
@@ -190,10 +201,17 @@ class Job:
         target = self.views[view]
         writer = target.open()
         try:
+            self._check_unmoved(view, writer)
             return Committer(target.projection, writer, self._standings[view], self.pace, target.close)
         except BaseException:
             target.close(writer)
             raise
+
+    def _check_unmoved(self, view: str, writer: Writer) -> None:
+        """What was loaded before the writer held its lock must still be the newest."""
+        if writer.manifest is not None and writer.manifest.cut != self._standings[view].cut:
+            msg = "another run committed after this one had looked where the view stands"
+            raise Superseded(msg, where=f"view {view}", do="start the run again: it goes on from there")
 
     def close(self) -> None:
         if self._log is not None:

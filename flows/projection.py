@@ -165,7 +165,9 @@ class Projection:
         if not self.columns:
             raise self._wrong("no columns", 'give at least one, for example columns={"events": agg.count()}')
         if not self.key and not self.window:
-            raise self._wrong("neither key nor window", 'for one row of everything, give a key: key={"all": pl.lit("all")}')
+            raise self._wrong(
+                "neither key nor window", 'for one row of everything, give a key: key={"all": pl.lit("all")}'
+            )
         if strangers := [event.__name__ for event in self.events if event not in self.category.events]:
             raise self._wrong(
                 f"{strangers} are not event types of category {self.category.name}", "add them to the category"

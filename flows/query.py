@@ -29,7 +29,8 @@ def query(store: Path, sql: str) -> pl.DataFrame:
     try:
         return context.execute(_with_select(sql), eager=True)
     except pl.exceptions.PolarsError as error:
-        raise UsageError(f"the query cannot be run: {error}", do="see `refold views` for views and columns") from None
+        what = str(error).partition("\n\n")[0]  # after that comes Polars' own plan
+        raise UsageError(f"the query cannot be run: {what}", do="see `refold views` for views and columns") from None
 
 
 def _with_select(sql: str) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pyarrow as pa
 
@@ -22,6 +22,7 @@ from connectors.log import Log, open_log
 from connectors.manifest import Manifest
 from connectors.reading import newest_manifest, read_table
 from connectors.table import Writer, open_writer
+from flows.cluster import leave
 from flows.committer import Pace
 from flows.engine import build, execute
 from flows.facts import Cut
@@ -98,12 +99,13 @@ def run(
 
     ``log``: a Log, or a URL or path (default: REFOLD_LOG, then data/log); ``store`` likewise (REFOLD_STORE, data/store).
     ``workers``: threads (default: one a core, at most four); they change nothing but the time it takes.
-    When a rebuild takes over a view, the run drops what it had not committed and goes on from the new generation;
-    one process of a cluster raises ``Superseded`` instead.
+    When a rebuild takes over a view, the run drops what it had not committed and goes on from the new generation.
+    ``process`` and ``addresses``: this is one process of a cluster; should its part fail, the process ends at once.
     """
     stop = stop or threading.Event()
     while True:
         job = _job(projections, log, store, until, origin, pace or Pace(), stop)
+        job.on_error = leave if process is not None else None
         if watch:
             watch(job)
         try:
@@ -119,8 +121,12 @@ def dataflow(*projections: Projection) -> Any:
     Log, store and end come from REFOLD_LOG, REFOLD_STORE and REFOLD_UNTIL when the flow starts; building it opens nothing.
     """
     job = _job(projections, None, None, os.environ.get("REFOLD_UNTIL") or None, None, Pace(), threading.Event())
-    job.raises = True  # nobody asks the job for its error
+    job.on_error = _raise  # nobody asks the job for its error
     return build(job)
+
+
+def _raise(error: Exception) -> NoReturn:
+    raise error
 
 
 def _job(
