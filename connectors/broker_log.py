@@ -91,8 +91,10 @@ class BrokerLog(Appending):
 
     def unknown(self, category: str) -> UnknownCategory:
         """The error for a category that is not there, with those that have a similar name."""
-        close = difflib.get_close_matches(category, self.categories(), n=3)
-        do = f"did you mean {' or '.join(close)}?" if close else None
+        there = self.categories()
+        close = difflib.get_close_matches(category, there, n=3)
+        known = ", ".join(there[:8]) or "none"
+        do = f"did you mean {' or '.join(close)}?" if close else f"check the name; categories there: {known}"
         return UnknownCategory(f"there is no category {category} in the log", where=self.url, do=do)
 
     def _described_or_created(self, category: str) -> CategoryInfo:
