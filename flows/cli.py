@@ -248,6 +248,9 @@ def verify(
     stop = _stop_on_signals()
     with shown(Meter("Verify", quiet=quiet)) as meter:
         found = verify_view(projection, log=log, store=store, workers=workers, stop=stop, watch=meter.watch)
+    if found is None:
+        click.echo("stopped before anything could be compared")
+        sys.exit(1)
     if as_json:
         _print_json({name: getattr(found, name) for name in found.__slots__})
     else:

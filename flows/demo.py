@@ -89,6 +89,7 @@ def _break(store: Path, view: Projection, say: Say) -> str:
 def _verify(log: str, store: Path, view: Projection, broken: str, workers: int | None, say: Say) -> bool:
     with shown(Meter("Verify")) as meter:
         found = verify(view, log=log, store=store, workers=workers, watch=meter.watch)
+    assert found is not None
     for file in found.damaged:
         say(f"Verify {view.name}: DAMAGED: {file}")
     return not found.ok and [Path(file).name for file in found.damaged] == [broken]
@@ -101,8 +102,8 @@ def _rebuild(log: str, store: Path, view: Projection, workers: int | None, say: 
         after = rebuild(view, log=log, store=store, workers=workers, watch=meter.watch)
     assert after is not None
     took = monotonic() - began
-    sound = verify(view, log=log, store=store, workers=workers).ok
-    same = after.digest == before and sound
+    again = verify(view, log=log, store=store, workers=workers)
+    same = after.digest == before and again is not None and again.ok
     say(f"       rebuilt {'==' if same else '!='} live   ({took:.1f} s; the damaged file was put aside)")
     say(f"       rebuilt  {after.digest}")
     say(f"       live     {before}")

@@ -28,8 +28,8 @@ from flows.engine import build, execute
 from flows.facts import Cut
 from flows.job import END, Job
 from flows.merge import table_specs
-from flows.projection import Projection
-from schemas.errors import StoreDamaged, Superseded, UnknownView
+from flows.projection import SEMANTICS, Projection
+from schemas.errors import LogChanged, LogGap, StoreDamaged, Superseded, UnknownView
 
 DEFAULT_LOG = "data/log"
 DEFAULT_STORE = "data/store"
@@ -184,24 +184,51 @@ def rebuild(
     """Fold again from the origin into a fresh generation, catch up with the live view, and take over in one step.
 
     The view keeps serving, and may keep running, meanwhile; no file of it is trusted or touched. Returns the manifest
-    that took over, or None when it was stopped before (the live view is as it was).
+    that took over, or None when it was stopped before (the live view is as it was). A rebuild that was stopped goes on
+    where it stood, if definition, origin and log are still the same.
     """
-    stop = stop or threading.Event()
-    with open_writer(
-        store_path(store), projection.name, projection.version, table_specs(projection), building=True
-    ) as writer:
-        until: str | Cut = END
-        while True:
-            job = Job([WriterTarget(projection, writer)], _opener(log), until, origin, pace or Pace(), stop)
-            if watch:
-                watch(job)
-            execute(job, workers=workers)
-            if stop.is_set():
-                return None
-            ahead = writer.take_over(from_another_log=_is_of_another_log(store_path(store), writer))
-            if ahead is None:
-                return writer.manifest
-            until = ahead
+    specs = table_specs(projection)
+
+    def job_for(writer: Writer, until: str | Cut) -> Job:
+        target = WriterTarget(projection, writer)
+        return Job([target], _opener(log), until, origin, pace or Pace(), stop or threading.Event())
+
+    for resume in (True, False):
+        with open_writer(
+            store_path(store), projection.name, projection.version, specs, building=True, resume=resume
+        ) as writer:
+            begun = writer.manifest
+            if begun is not None and not _may_resume(projection, begun, origin):
+                continue
+            try:
+                return _fold_and_take_over(writer, job_for, store_path(store), workers, watch)
+            except (LogChanged, LogGap):
+                if begun is None:
+                    raise  # not for what had been begun: the log itself does not allow it
+    raise AssertionError("a fresh generation has nothing to go on from")
+
+
+def _may_resume(projection: Projection, begun: Manifest, origin: str | Cut | None) -> bool:
+    facts = begun.facts
+    same = (facts["semantics"], facts["fingerprint"]) == (SEMANTICS, projection.fingerprint)
+    return same and origin is None and facts["hopeful"] is None
+
+
+def _fold_and_take_over(
+    writer: Writer, job_for: Callable[[Writer, str | Cut], Job], store: Path, workers: int | None, watch: Watch | None
+) -> Manifest | None:
+    until: str | Cut = END
+    while True:
+        job = job_for(writer, until)
+        if watch:
+            watch(job)
+        execute(job, workers=workers)
+        if job.stop.is_set():
+            return None
+        ahead = writer.take_over(from_another_log=_is_of_another_log(store, writer))
+        if ahead is None:
+            return writer.manifest
+        until = ahead
 
 
 def _is_of_another_log(store: Path, writer: Writer) -> bool:
@@ -241,9 +268,10 @@ def verify(
     workers: int | None = None,
     stop: threading.Event | None = None,
     watch: Watch | None = None,
-) -> Verification:
+) -> Verification | None:
     """Fold to the committed cut in a scratch place beside the store and compare digests; nothing of the view is touched.
 
+    None when it was stopped before it could compare.
     Raises ``LogChanged`` when the log is no longer the one that the view was folded from.
     """
     place = store_path(store)
@@ -271,7 +299,8 @@ def verify(
         if watch:
             watch(job)
         execute(job, workers=workers)
-        assert writer.manifest is not None
+        if writer.manifest is None or writer.manifest.cut != manifest.cut:
+            return None
         return _compare(projection, manifest, writer.manifest, [found.file for found in damaged])
 
 

@@ -12,7 +12,8 @@ import pytest
 
 from connectors import open_log, open_view
 from flows import Projection, agg, rebuild, run, tumbling, verify
-from flows.job import Job
+from flows.fold import Delta
+from flows.job import Arrival, Job
 from schemas import Category, Event
 from schemas.errors import LogChanged
 
@@ -56,7 +57,9 @@ def test_a_topic_made_again_stops_the_run_and_a_rebuild_takes_the_new_one_in(tmp
     assert open_view(store, "totals").digest == before
     rebuild(totals, log=str(log), store=store)
     assert amount(store) == sum(range(100))
-    assert verify(totals, log=str(log), store=store).ok
+    found = verify(totals, log=str(log), store=store)
+    assert found is not None
+    assert found.ok
 
 
 def test_a_stopped_rebuild_leaves_the_live_view_as_it_was(tmp_path: Path) -> None:
@@ -95,3 +98,49 @@ def test_a_rebuild_reaches_what_the_live_view_has_folded_meanwhile(tmp_path: Pat
     assert len(jobs) == 2
     assert amount(store) == sum(range(50)) + sum(range(30))
     assert sum(manifest.cut["payments"]) == 80
+
+
+def test_a_stopped_rebuild_goes_on_where_it_stood(tmp_path: Path) -> None:
+    log, store = tmp_path / "log", tmp_path / "store"
+    pay(log, 500)
+    run([totals], log=str(log), store=store, until="end")
+    before = open_view(store, "totals")
+    stop = threading.Event()
+
+    def stop_after_the_first_slice(job: Job) -> None:
+        fold = job.fold
+
+        def fold_and_stop(arrival: Arrival) -> list[tuple[str, Delta | None]]:
+            stop.set()
+            return fold(arrival)
+
+        job.fold = fold_and_stop  # type: ignore[method-assign]
+
+    assert rebuild(totals, log=str(log), store=store, workers=1, stop=stop, watch=stop_after_the_first_slice) is None
+    jobs: list[Job] = []
+    after = rebuild(totals, log=str(log), store=store, watch=jobs.append)
+    assert after is not None
+    assert sum(jobs[0].begins.values()) > 0
+    assert after.digest == before.digest
+    assert after.cut == before.cut
+
+
+def test_a_stopped_rebuild_of_another_log_or_definition_begins_anew(tmp_path: Path) -> None:
+    log, store = tmp_path / "log", tmp_path / "store"
+    pay(log, 200)
+    stop = threading.Event()
+    stop.set()
+    rebuild(totals, log=str(log), store=store, stop=stop)
+    shutil.rmtree(log)
+    pay(log, 100)
+    assert rebuild(totals, log=str(log), store=store) is not None
+    assert amount(store) == sum(range(100))
+
+
+def test_a_verification_that_was_stopped_says_nothing(tmp_path: Path) -> None:
+    log, store = tmp_path / "log", tmp_path / "store"
+    pay(log, 50)
+    run([totals], log=str(log), store=store, until="end")
+    stop = threading.Event()
+    stop.set()
+    assert verify(totals, log=str(log), store=store, stop=stop) is None
