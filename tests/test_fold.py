@@ -138,7 +138,7 @@ data = st.fixed_dictionaries(
     {},
     optional={
         "place": st.one_of(texts, st.just(5)),
-        "number": st.one_of(st.integers(-10, 10), st.just(None), st.just("no"), st.just(2**62)),
+        "number": st.one_of(st.integers(-10, 10), st.just(None), st.just("no"), st.just(2**55)),
         "size": st.one_of(sizes, st.integers(-3, 3), st.just("x")),
         "note": texts,
     },
