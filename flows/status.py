@@ -65,7 +65,7 @@ def lag(view: View, log: Log) -> list[dict[str, Any]]:
         except UnknownCategory:
             ends = ()
         marks = [place["watermark_us"] for place in logged["partitions"]]
-        slowest = min((mark for mark in marks if mark is not None), default=None)
+        slowest = None if None in marks else min(marks)  # a partition without events holds back more than any other
         for partition, place in enumerate(logged["partitions"]):
             end = ends[partition] if partition < len(ends) else None
             found.append(
@@ -76,7 +76,7 @@ def lag(view: View, log: Log) -> list[dict[str, Any]]:
                     "end": end,
                     "lag_records": None if end is None else end - place["next_offset"],
                     "watermark_us": place["watermark_us"],
-                    "holds_finality_back": windowed and place["watermark_us"] in (None, slowest),
+                    "holds_finality_back": windowed and place["watermark_us"] == slowest,
                 }
             )
     return found
