@@ -8,6 +8,7 @@ Source of the format: Kafka's protocol guide, "Record Batch".
 from __future__ import annotations
 
 import struct
+import time
 from collections.abc import Iterator
 
 import crc32c
@@ -28,6 +29,10 @@ RECORD_OVERHEAD_BYTES_MAX = 40
 
 Bytes = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int64]
+
+NO_LEADER_YET = (3, 5, 6)
+"""Kafka's error codes of a partition that has just been made: unknown topic, leader not available, not leader."""
+ELECTION_S_MAX = 20
 
 
 class Loader:
@@ -71,8 +76,13 @@ class Loader:
             max_version=9,
         )
         manager = self._admin._manager
-        response = manager.run(manager.send, request)
-        code = response.responses[0].partition_responses[0].error_code
+        deadline = time.monotonic() + ELECTION_S_MAX
+        while True:
+            response = manager.run(manager.send, request)
+            code = response.responses[0].partition_responses[0].error_code
+            if code not in NO_LEADER_YET or time.monotonic() > deadline:
+                break
+            time.sleep(0.1)
         if code:
             msg = f"the broker refused a batch for partition {partition}: error code {code}"
             raise RuntimeError(msg)

@@ -4,8 +4,9 @@
 
 Without --broker it starts one of its own. Each side is a process of its own, one after the other, and measures itself
 from its first call of a client to its last result: imports are left out. refold's kernels are compiled once per
-installation; a small topic folded beforehand sees to that, and its time is shown on a line of its own. The baselines stop early, for they are slow; only rates compare. Beside each side a fixed piece of work is
-timed, so that a noisy machine shows. It fails (exit code 1) when refold's total is not that of the input.
+installation; a small topic folded beforehand sees to that, and its time is shown on a line of its own. The baselines
+stop early, for they are slow; only rates compare. Beside each side a fixed piece of work is timed, so that a noisy
+machine shows. It fails (exit code 1) when refold's total is not that of the input.
 """
 
 from __future__ import annotations
