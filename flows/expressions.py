@@ -39,6 +39,11 @@ FUNCTIONS = {
     "TemporalExpr.TotalHours": "total_hours", "TemporalExpr.TotalDays": "total_days",
 }  # fmt: skip
 
+PLAIN_LITERALS = ("", "Int", "Float", "Str", "String", "Boolean")
+"""Kinds of literals whose text alone says what they are."""
+FIXED_ARGUMENTS = ("StringExpr.Contains", "TemporalExpr.Truncate")
+"""Functions whose further arguments are parsed (a pattern, a duration): they must be the same for every row."""
+
 
 def render(expression: pl.Expr, where: str) -> str:
     """The canonical text of an expression. ``where`` names the place in the projection for the error.
@@ -67,9 +72,13 @@ def _literal(body: dict[str, Any], where: str) -> str:
     ((_, value),) = body.items()
     if isinstance(value, dict) and "List" in value:
         items = pl.read_ipc_stream(io.BytesIO(bytes(value["List"]))).to_series()
-        return f"list({', '.join(json.dumps(item, default=str) for item in items.to_list())})"
+        return f"list[{items.dtype}]({', '.join(json.dumps(item, default=str) for item in items.to_list())})"
     ((kind, scalar),) = value.items() if isinstance(value, dict) else [("", value)]
-    return "null" if kind == "Null" else json.dumps(scalar, sort_keys=True)
+    if kind == "Null":
+        return "null"
+    text = json.dumps(scalar, sort_keys=True)
+    # A number of a stated type is another thing than one that takes the type of its neighbours.
+    return text if kind in PLAIN_LITERALS else f"{kind}({text})"
 
 
 def _binary(body: dict[str, Any], where: str) -> str:
@@ -79,6 +88,10 @@ def _binary(body: dict[str, Any], where: str) -> str:
 
 
 def _cast(body: dict[str, Any], where: str) -> str:
+    if body["options"] not in ("Strict", "NonStrict"):
+        raise _refused(
+            where, "a cast that wraps numbers around", "write cast(..., strict=False): what does not fit is null"
+        )
     if body["options"] == "Strict":
         raise _refused(
             where,
@@ -101,6 +114,10 @@ def _function(body: dict[str, Any], where: str) -> str:
     if name not in FUNCTIONS:
         raise _refused(where, f"the function `{name}`", "allowed are " + ", ".join(sorted(FUNCTIONS.values())))
     arguments = [_render(argument, where) for argument in body["input"]]
+    if name in FIXED_ARGUMENTS and not all("Literal" in argument for argument in body["input"][1:]):
+        raise _refused(
+            where, f"`{FUNCTIONS[name]}` by a column, where one bad row fails a whole batch,", "give a literal"
+        )
     if options:
         arguments.append(json.dumps(options, sort_keys=True))
     return f"{FUNCTIONS[name]}({', '.join(arguments)})"

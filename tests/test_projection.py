@@ -68,6 +68,8 @@ def columns(**given: Aggregation) -> dict[str, Any]:
         (columns(a=agg.max(pl.col("amount").map_elements(abs, return_dtype=pl.Float64))), "Python function", "Polars"),
         (columns(a=agg.max(pl.col("shop").str.to_date())), "not allowed", "allowed are"),
         (columns(a=agg.max(pl.col("amount").cast(pl.Int64))), "strict cast", "strict=False"),
+        (columns(a=agg.max(pl.col("amount").cast(pl.Int8, wrap_numerical=True))), "wraps numbers", "strict=False"),
+        (columns(a=agg.count(where=pl.col("shop").str.contains(pl.col("shop")))), "fails a whole batch", "literal"),
         (columns(a=agg.count(where=pl.col("amount"))), "not bool", "condition"),
         (columns(a=agg.max(pl.col("shop") + pl.col("amount"))), "cannot be computed", "types"),
         ({"allowed_lateness": dt.timedelta(seconds=-1)}, "negative", "window's end"),
@@ -110,8 +112,10 @@ def test_the_fingerprint_is_of_our_own_text() -> None:
         (pl.col("a").cast(pl.Float64, strict=False), 'cast(col("a"), "Float64")'),
         (
             pl.col("s").str.to_lowercase().is_in(["x", "y"]),
-            'is_in(lower(col("s")), list("x", "y"), {"nulls_equal": false})',
+            'is_in(lower(col("s")), list[String]("x", "y"), {"nulls_equal": false})',
         ),
+        (pl.col("a") + pl.lit(5, dtype=pl.Int8), '(col("a") + Int8(5))'),
+        (pl.col("s").str.contains("^x"), 'contains(col("s"), "^x", {"literal": false, "strict": true})'),
         (pl.col("t").dt.truncate("1h").alias("hour"), 'truncate(col("t"), "1h")'),
     ],
 )
