@@ -17,7 +17,7 @@ from pathlib import Path
 
 from connectors import fs
 from connectors.clock import now_ms
-from connectors.generation import Generation, Version
+from connectors.generation import Generation, Version, failed
 from schemas.errors import StoreDamaged
 
 
@@ -33,22 +33,31 @@ class Collected:
 def collect(store: Path, view: str, version: int, grace_s: float) -> Collected:
     """Remove superseded snapshots and manifests, dead generations and unused data files, older than the grace period.
 
-    Does nothing while a commit is writing files; call it again later.
+    Does nothing while a commit is writing files; call it again later. Raises ``StoreError`` when the disk fails.
     """
     home = Version.of(store, view, version)
-    if not home.path.is_dir():
+    if not home.data.is_dir():
         return Collected()
+    try:
+        return _collect_locked(home, now_ms() - round(grace_s * 1000))
+    except OSError as error:
+        raise failed("cleaning up failed; nothing that is needed was removed", home, error) from error
+
+
+def _collect_locked(home: Version, horizon_ms: int) -> Collected:
     files_lock = fs.lock(home.files_lock, wait=False)
     if files_lock is None:
         return Collected()
     try:
         with fs.locked(home.lock):
-            return _collect(home, now_ms() - round(grace_s * 1000))
+            return _collect(home, horizon_ms)
     finally:
         os.close(files_lock)
 
 
 def _collect(home: Version, horizon_ms: int) -> Collected:
+    for generation in home.generations():
+        generation.settle()  # what makes the rest superfluous must be on the disk before the rest goes
     _remove_unfinished(home)
     live = home.live()
     generations = sum(_remove_dead(g, horizon_ms) for g in home.generations() if g != live)
@@ -144,4 +153,6 @@ def _vanish(directory: Path) -> None:
 
 
 def _time_ms(path: Path) -> int:
-    return path.stat().st_mtime_ns // 1_000_000
+    """When it was written; a damaged file that was put aside: when it got that name."""
+    found = path.stat()
+    return (found.st_ctime_ns if ".damaged-" in path.name else found.st_mtime_ns) // 1_000_000

@@ -2,14 +2,18 @@
 
 Promises: a name written by ``write_file``, ``link`` or ``replace_symlink`` is either absent (or as it was before) or
 whole, whatever moment the machine stops at, and is on the disk when the call returns (the source is synced before it
-gets its name, the directory after). ``on_step`` is called before every primitive step, so that a test can stop there.
+gets its name, the directory after). ``on_step`` is called before every primitive step, so that a test can stop there,
+or follow what is on the disk already and what only in memory.
 
-Nothing here knows what a file holds. Errors are the ``OSError`` of the system.
+Removing is not synced: everywhere what comes back after a loss of power is garbage that is found and removed again.
+
+Nothing here knows what a file holds. Errors are the ``OSError`` of the system; ``advice`` has words for them.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 from collections.abc import Callable, Iterator
@@ -17,10 +21,26 @@ from pathlib import Path
 
 on_step: Callable[[str, Path], None] | None = None
 """Called as ``on_step("rename", path)`` before each of: create, write, fsync, rename, fsync_dir, link, unlink, symlink,
-mkdir, rmdir, truncate. What it raises comes out of the function that was about to take the step."""
+mkdir, rmdir, truncate, read. What it raises comes out of the function that was about to take the step."""
 
 TEMPORARY = ".tmp"
 """Suffix of a name that is not finished; such names begin with a dot, too. Safe to delete when no writer is at work."""
+
+
+_ADVICE = {
+    errno.ENOSPC: "make room on that disk, then start it again: it goes on from the last commit",
+    errno.EDQUOT: "make room within the quota, then start it again: it goes on from the last commit",
+    errno.EFBIG: "allow bigger files there (ulimit -f), then start it again: it goes on from the last commit",
+    errno.EROFS: "make that file system writable, or name another place",
+    errno.EACCES: "give this user the right to read and write there, or name another place",
+    errno.EPERM: "give this user the right to read and write there, or name another place",
+    errno.EIO: "check the disk (the system's log says more); when it works again, start it again",
+}
+
+
+def advice(error: OSError) -> str:
+    """What a user can do about an error of the system."""
+    return _ADVICE.get(error.errno or 0, "remove the cause, then start it again: it goes on from the last commit")
 
 
 def _step(name: str, path: Path) -> None:
@@ -30,7 +50,14 @@ def _step(name: str, path: Path) -> None:
 
 def read_file(path: Path) -> bytes:
     """All bytes of a file."""
+    _step("read", path)
     return path.read_bytes()
+
+
+def read_at(fd: int, size: int, offset: int, *, path: Path) -> bytes:
+    """Up to ``size`` bytes of an open file. ``path`` only names it to ``on_step``."""
+    _step("read", path)
+    return os.pread(fd, size, offset)
 
 
 def write_file(path: Path, data: bytes | memoryview, *, sync_dir: bool = True) -> None:
@@ -75,7 +102,12 @@ def append_fsync(fd: int, data: bytes | memoryview, *, path: Path | None = None)
     _step("write", named)
     while len(rest):
         rest = rest[os.write(fd, rest) :]
-    _step("fsync", named)
+    fsync(fd, path=named)
+
+
+def fsync(fd: int, *, path: Path) -> None:
+    """Make what was written to an open file durable. ``path`` only names it to ``on_step``."""
+    _step("fsync", path)
     os.fsync(fd)
 
 
@@ -85,8 +117,7 @@ def truncate(path: Path, size: int) -> None:
     try:
         _step("truncate", path)
         os.ftruncate(fd, size)
-        _step("fsync", path)
-        os.fsync(fd)
+        fsync(fd, path=path)
     finally:
         os.close(fd)
 
@@ -124,8 +155,14 @@ def unlink(path: Path) -> None:
 
 
 def make_dir(path: Path) -> None:
-    """Make a directory and those above it, durably; one that exists is fine."""
+    """Make a directory and those above it, durably; one that exists is fine.
+
+    Whoever made it may have been killed before its name was on the disk, so that is made sure of. (Not of the names
+    above it: they were synced before it was made.)
+    """
     if path.is_dir():
+        with contextlib.suppress(PermissionError):  # then it was not one of us who made it
+            fsync_dir(path.parent)
         return
     make_dir(path.parent)
     _step("mkdir", path)

@@ -30,7 +30,7 @@ from pathlib import Path
 
 from connectors import fs
 from connectors.manifest import LIVE, ROWS, Cut, Manifest, from_bytes
-from schemas.errors import StoreDamaged, UsageError
+from schemas.errors import StoreDamaged, StoreError, UsageError
 
 VIEW_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
 
@@ -115,7 +115,7 @@ class Generation:
 
     def began_as(self) -> str:
         """The role it was made for."""
-        return fs.read_file(self.lock).decode()
+        return fs.read_file(self.lock).decode(errors="replace")
 
     def manifest_path(self, seq: int) -> Path:
         return self.manifests / f"{seq:010d}.json"
@@ -132,9 +132,9 @@ class Generation:
         return sorted(_numbered(self.path / "snapshots", r"(\d{10})"))
 
     def read(self, seq: int) -> Manifest:
-        """One manifest. Raises ``StoreDamaged``, ``FileNotFoundError``."""
+        """One manifest. Raises ``StoreDamaged``, ``FileNotFoundError``, ``StoreError`` (the disk failed)."""
         path = self.manifest_path(seq)
-        manifest = from_bytes(fs.read_file(path), str(path))
+        manifest = from_bytes(read_file(path), str(path))
         if manifest.seq != seq:
             msg = f"a manifest under a number that is not its own ({manifest.seq})"
             raise StoreDamaged(msg, where=str(path), do="rebuild the view")
@@ -142,6 +142,10 @@ class Generation:
 
     def newest(self) -> Manifest | None:
         """The newest manifest that counts (see above). Raises ``StoreDamaged`` when readers may have seen a newer."""
+        seen = max(self.snapshots(), default=0)
+        if seen > max(self.sequence(), default=0):
+            msg = "the manifest of a snapshot that readers may have seen is missing"
+            raise StoreDamaged(msg, where=str(self.manifest_path(seen)), do="rebuild the view")
         for seq in reversed(self.sequence()):
             try:
                 return self.read(seq)
@@ -166,6 +170,15 @@ class Generation:
         newest = self.newest_readable()
         return newest is not None and newest.role == LIVE
 
+    def settle(self) -> None:
+        """Make durable what a process may have done just before it was killed, before anything is built on it.
+
+        Contents are durable before they get a name, and what lies below a generation before that has its own; so these
+        are the names that count: manifests, snapshots, ``latest``, generations, ``current``.
+        """
+        for directory in (self.manifests, self.path / "snapshots", self.version.path, self.version.path.parent):
+            fs.fsync_dir(directory)
+
     def is_superseded(self) -> bool:
         """Whether a higher generation is live."""
         return any(g.is_live() for g in self.version.generations() if g.number > self.number)
@@ -177,6 +190,22 @@ def _numbered(directory: Path, pattern: str) -> Iterator[int]:
         for entry in directory.iterdir():
             if found := re.fullmatch(pattern, entry.name):
                 yield int(found[1])
+
+
+def read_file(path: Path) -> bytes:
+    """The bytes of a file of a store. Raises ``FileNotFoundError``, ``StoreError`` when the disk failed."""
+    try:
+        return fs.read_file(path)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        msg = "a file of the view cannot be read"
+        raise StoreError(msg, where=str(path), why=str(error), do=fs.advice(error)) from error
+
+
+def failed(what: str, home: Version, error: OSError) -> StoreError:
+    """The error of a store for one of the system."""
+    return StoreError(what, where=str(error.filename or home.path), why=str(error), do=fs.advice(error))
 
 
 def put_aside(path: Path) -> Path:
@@ -244,9 +273,17 @@ def _claim_current(version: Version) -> None:
     Before ``latest`` is moved, and by exclusive creation: of two versions that first commit at once, one wins.
     """
     others = [v for v in version.path.parent.glob("v*/latest") if v.parent != version.path]
-    if version.current.is_symlink() or any(latest.is_symlink() for latest in others):
+    if _leads_somewhere(version.current) or any(latest.is_symlink() for latest in others):
         return
+    if version.current.is_symlink() or version.current.exists():
+        put_aside(version.current)
     try:
         fs.symlink(f"{version.path.name}/latest", version.current)
     except FileExistsError:
         return
+
+
+def _leads_somewhere(current: Path) -> bool:
+    """Whether it leads to a version that has a commit. (Its ``latest`` may be a moment away: that one was first.)"""
+    target = current.readlink() if current.is_symlink() else Path()
+    return target.name == "latest" and Version(current.parent / target.parent).live() is not None

@@ -22,14 +22,15 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+from crc32c import crc32c
 
 from connectors import fs
 from connectors.appending import Appending, as_appends
 from connectors.clock import now_ms
 from connectors.local_reader import LocalReader
-from connectors.local_writer import CategoryLock, CategoryWriter
+from connectors.local_writer import CategoryLock, CategoryWriter, failed
 from connectors.log import DEFAULT_PARTITIONS, CategoryInfo
-from connectors.partition_files import PartitionFiles
+from connectors.partition_files import PartitionFiles, unreadable
 from connectors.partitioner import partition_of
 from schemas.errors import LogChanged, LogError, LogGap, UnknownCategory, UsageError
 
@@ -46,6 +47,26 @@ class _Description:
 
     identity: str
     partitions: int
+
+    def to_bytes(self) -> bytes:
+        content = {"format": FORMAT, "identity": self.identity, "partitions": self.partitions}
+        return json.dumps({**content, "checksum": _checksum(content)}, indent=2).encode() + b"\n"
+
+    @classmethod
+    def from_bytes(cls, data: bytes, where: str) -> _Description:
+        """Raises ``LogError`` for another format, ``ValueError``, ``KeyError`` or ``TypeError`` for damage."""
+        content = json.loads(data)
+        known = {"format", "identity", "partitions", "checksum"}
+        if content["format"] != FORMAT and set(content) >= known - {"checksum"}:
+            raise LogError(f"a log of format {content['format']}", where=where, do="use a newer refold")
+        checksum = content.pop("checksum", None)  # the first logs had none
+        if set(content) != known - {"checksum"} or checksum not in (None, _checksum(content)):
+            raise ValueError("it is not what was written")
+        return cls(str(content["identity"]), int(content["partitions"]))
+
+
+def _checksum(content: dict[str, object]) -> str:
+    return f"{crc32c(json.dumps(content, sort_keys=True).encode()):08x}"
 
 
 class LocalLog(Appending):
@@ -120,6 +141,7 @@ class LocalLog(Appending):
         if category not in self._writers:
             lock = self._lock(category)
             try:
+                fs.fsync_dir(self._directory / category)  # whoever made it may have been killed before that
                 description = self._description(category) or self._make(category, DEFAULT_PARTITIONS)
             except BaseException:
                 lock.close()
@@ -129,30 +151,44 @@ class LocalLog(Appending):
 
     def _lock(self, category: str) -> CategoryLock:
         directory = self._directory / category
-        fs.make_dir(directory)
-        return CategoryLock(directory)
+        try:
+            fs.make_dir(directory)
+            return CategoryLock(directory)
+        except OSError as error:
+            raise failed("the log cannot be written", directory, error) from error
 
     def _make(self, category: str, partitions: int) -> _Description:
         """Make an empty category; the caller holds its lock."""
         directory = self._directory / category
         if directory.joinpath("category.json").exists():
             raise LogError(f"category {category} exists", where=self.url, do="append to it, or choose another name")
-        if any(path.stat().st_size for path in directory.glob("[0-9]*/*.*")):
-            do = "restore category.json from a copy, or remove the directory"
-            raise LogError("records without a category.json", where=str(directory), do=do)
+        if self._has_records(category):
+            raise self._headless(category)
         description = _Description(secrets.token_hex(16), partitions)
         for files in self._files(category, description):
             fs.make_dir(files.directory)
             fs.write_file(files.tail(0), b"")
-        content = {"format": FORMAT, "identity": description.identity, "partitions": partitions}
-        fs.write_file(directory / "category.json", json.dumps(content, indent=2).encode() + b"\n")
+        fs.write_file(directory / "category.json", description.to_bytes())
         return description
+
+    def _has_records(self, category: str) -> bool:
+        """Whether there are files with something in them. (A crash may leave a category without its file, but empty.)"""
+        if not _is_name(category):
+            return False
+        return any(path.stat().st_size for path in (self._directory / category).glob("[0-9]*/*.*"))
+
+    def _headless(self, category: str) -> LogError:
+        where = str(self._directory / category / "category.json")
+        do = "restore category.json from a copy, or remove the directory with all its records"
+        return LogError("a category's file is missing, and its records are there", where=where, do=do)
 
     def _known(self, category: str) -> _Description:
         if self._closed:
             raise UsageError("the log is closed")
         if description := self._description(category):
             return description
+        if self._has_records(category):
+            raise self._headless(category)
         known = ", ".join(self.categories()) or "none"
         raise UnknownCategory(f"no category {category}", where=self.url, do=f"choose one of those there are: {known}")
 
@@ -162,13 +198,12 @@ class LocalLog(Appending):
             return None
         path = self._directory / category / "category.json"
         try:
-            content = json.loads(path.read_bytes())
-            if content["format"] != FORMAT:
-                raise LogError(f"a log of format {content['format']}", where=str(path), do="use a newer refold")
-            return _Description(str(content["identity"]), int(content["partitions"]))
+            return _Description.from_bytes(fs.read_file(path), str(path))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except OSError as error:
+            raise unreadable(path, error) from error
+        except (ValueError, KeyError, TypeError) as error:
             do = "restore it from a copy"
             raise LogError("a category's file is damaged", where=str(path), why=str(error), do=do) from error
 

@@ -14,9 +14,10 @@ from itertools import takewhile
 import numpy as np
 import pyarrow as pa
 
+from connectors import fs
 from connectors.clock import monotonic
 from connectors.log import Slice
-from connectors.partition_files import PartitionFiles
+from connectors.partition_files import PartitionFiles, unreadable
 from connectors.segment import GROUP_BYTES, GROUP_RECORDS, Segment
 from connectors.tail import Frame, is_followed, walk
 from schemas.errors import LogError, UsageError
@@ -35,7 +36,10 @@ class TailReader:
 
     def read(self, offset: int) -> tuple[pa.RecordBatch, int] | None:
         """Records from ``offset`` on and the next offset after them; None when there are none yet."""
-        frames = self._wanted(offset)
+        try:
+            frames = self._wanted(offset)
+        except OSError as error:
+            raise unreadable(self._files.tail(self.base), error) from error
         if not frames:
             return None
         batches = [frame.records() for frame in frames]
@@ -59,7 +63,7 @@ class TailReader:
     def _content(self) -> memoryview:
         """The bytes of the tail from the next frame on; a tail is small."""
         size = os.fstat(self._fd).st_size
-        return memoryview(os.pread(self._fd, max(size - self._at, 0), self._at))
+        return memoryview(fs.read_at(self._fd, max(size - self._at, 0), self._at, path=self._files.tail(self.base)))
 
     def _check(self, tail: memoryview) -> None:
         """Raises ``LogError`` when the next frame is damaged, rather than not written yet.

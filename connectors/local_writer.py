@@ -34,6 +34,10 @@ SEGMENT_GROUPS = 4
 """Row groups in a segment: at most 262,144 records or 64 MiB before compression."""
 
 
+def failed(what: str, directory: Path, error: OSError) -> LogError:
+    return LogError(what, where=str(error.filename or directory), why=str(error), do=fs.advice(error))
+
+
 class CategoryLock:
     """The right to append to a category, held by one process at a time, for as long as this object is open."""
 
@@ -55,6 +59,7 @@ class PartitionWriter:
     def __init__(self, files: PartitionFiles) -> None:
         """Clears up what a crash left behind. Raises ``LogError`` for damage, ``LogGap`` for missing segments."""
         self._files = files
+        fs.fsync_dir(files.directory)  # a killed writer may not have made its last names durable
         for path in files.directory.glob(f".*{fs.TEMPORARY}"):
             fs.unlink(path)
         layout = files.layout()
@@ -70,7 +75,7 @@ class PartitionWriter:
     def _recovered(self) -> list[Frame]:
         """The frames of the tail, after cutting off one that a crash left unfinished."""
         path = self._files.tail(self._base)
-        tail = memoryview(path.read_bytes())
+        tail = memoryview(fs.read_file(path))
         frames = list(walk(tail, self._base))
         end, next_offset = (frames[-1].end, frames[-1].next_offset) if frames else (0, self._base)
         if end < len(tail):
@@ -92,7 +97,7 @@ class PartitionWriter:
         self.next_offset = frames[-1].next_offset if frames else self._base
         self._bytes = frames[-1].end if frames else 0
         self._fd = os.open(self._files.tail(self._base), os.O_WRONLY | os.O_APPEND)
-        os.fsync(self._fd)  # what a killed writer wrote was perhaps never synced
+        fs.fsync(self._fd, path=self._files.tail(self._base))  # what a killed writer wrote was perhaps never synced
 
     def append(self, records: pa.Table) -> None:
         """Append, durably. ``records``: timestamp (int64), key, value, headers (binary), each in one chunk."""
@@ -180,7 +185,7 @@ class CategoryWriter:
         except OSError as error:
             self._drop()
             msg = "appending to the log failed; the records may or may not be there"
-            raise LogError(msg, where=str(error.filename or self._files[0].directory.parent), why=str(error)) from error
+            raise failed(msg, self._files[0].directory.parent, error) from error
         except BaseException:
             self._drop()
             raise

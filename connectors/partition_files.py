@@ -17,6 +17,7 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from pathlib import Path
 
+from connectors import fs
 from connectors.segment import Segment
 from connectors.tail import walk
 from schemas.errors import LogChanged, LogError, LogGap
@@ -34,6 +35,10 @@ class Layout:
     @property
     def earliest(self) -> int:
         return min(self.segments + self.tails)
+
+
+def unreadable(path: Path, error: OSError) -> LogError:
+    return LogError("a file of the log cannot be read", where=str(path), why=str(error), do=fs.advice(error))
 
 
 class PartitionFiles:
@@ -114,9 +119,11 @@ class PartitionFiles:
             if base < sealed:
                 return sealed
             try:
-                tail = memoryview(self.tail(base).read_bytes())
+                tail = memoryview(fs.read_file(self.tail(base)))
             except FileNotFoundError:  # sealed since the listing
                 continue
+            except OSError as error:
+                raise unreadable(self.tail(base), error) from error
             return max((frame.next_offset for frame in walk(tail, base)), default=base)
 
     def _gap(self, first: int, next_offset: int) -> LogGap:

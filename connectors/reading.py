@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
 
-from connectors import chunks, fs
-from connectors.generation import Version
-from connectors.manifest import Manifest
+from connectors import chunks
+from connectors.generation import Version, read_file
+from connectors.manifest import Chunk, Manifest
 from schemas.errors import StoreDamaged
 
 
@@ -18,16 +19,23 @@ def newest_manifest(store: Path, view: str, version: int) -> Manifest | None:
     return live.newest() if live else None
 
 
-def read_table(store: Path, manifest: Manifest, name: str) -> pa.Table:
-    """All rows of a table of a snapshot, in order of primary key. Raises ``StoreDamaged`` naming the file."""
-    table = manifest.tables[name]
+def load_chunk(store: Path, manifest: Manifest, name: str) -> Callable[[Chunk], pa.Table]:
+    """A function that gives the rows of a chunk of a table. It raises ``StoreDamaged`` naming the file."""
+    schema = manifest.tables[name].schema
     data = Version.of(store, manifest.view, manifest.version).data
-    parts = [table.schema.empty_table()]
-    for chunk in table.chunks:
+
+    def load(chunk: Chunk) -> pa.Table:
         path = data / chunk.file
         try:
-            parts.append(chunks.parse(fs.read_file(path), chunk, table.schema, str(path)))
+            return chunks.parse(read_file(path), chunk, schema, str(path))
         except FileNotFoundError as error:
             msg = "a file of the view is missing"
             raise StoreDamaged(msg, where=str(path), do="rebuild the view") from error
-    return pa.concat_tables(parts)
+
+    return load
+
+
+def read_table(store: Path, manifest: Manifest, name: str) -> pa.Table:
+    """All rows of a table of a snapshot, in order of primary key. Raises ``StoreDamaged`` naming the file."""
+    table, load = manifest.tables[name], load_chunk(store, manifest, name)
+    return pa.concat_tables([table.schema.empty_table(), *(load(chunk) for chunk in table.chunks)])

@@ -24,7 +24,7 @@ import pyarrow as pa
 
 from connectors import chunks, fs
 from connectors.changes import Changes, Delta, Piece, apply, prepare
-from connectors.generation import Generation, Version, put_aside, reached, show, stage
+from connectors.generation import Generation, Version, failed, put_aside, reached, read_file, show, stage
 from connectors.manifest import (
     BUILDING,
     LIVE,
@@ -64,18 +64,22 @@ def open_writer(
     The live generation, made when there is none; ``building``: a new one beside it, for a rebuild, or with ``resume``
     the newest unfinished one that nobody holds, if there is one. Finishes what a crash interrupted.
 
-    Raises ``StoreLocked`` (another writer has it), ``StoreDamaged``, ``DefinitionChanged`` (other tables are there).
+    Raises ``StoreLocked`` (another writer has it), ``StoreDamaged``, ``DefinitionChanged`` (other tables are there),
+    ``StoreError`` (the disk failed).
     """
     _check_specs(tables)
     home = Version.of(store, view, version)
-    fs.make_dir(home.data)
-    with fs.locked(home.lock):
-        generation, lock = _acquire(home, building, resume)
-        try:
-            return Writer(view, generation, tables, lock)
-        except BaseException:
-            os.close(lock)
-            raise
+    try:
+        fs.make_dir(home.data)
+        with fs.locked(home.lock):
+            generation, lock = _acquire(home, building, resume)
+            try:
+                return Writer(view, generation, tables, lock)
+            except BaseException:
+                os.close(lock)
+                raise
+    except OSError as error:
+        raise failed("a view cannot be opened to write it", home, error) from error
 
 
 def _check_specs(tables: Sequence[TableSpec]) -> None:
@@ -123,6 +127,7 @@ class Writer:
         self._specs = {spec.name: spec for spec in tables}
         self._lock: int | None = lock
         self._unusable: str | None = None
+        generation.settle()
         self.manifest: Manifest | None = generation.newest()
         self._check_definition()
         self._tidy()
@@ -158,8 +163,7 @@ class Writer:
                 fs.fsync_dir(self.generation.version.data)
                 return self._publish(self._next(self.role, facts, tables))
         except OSError as error:
-            msg = "a commit failed; nothing was changed"
-            raise StoreError(msg, where=str(self.generation.version.path), why=str(error)) from error
+            raise failed("a commit failed; nothing was changed", self.generation.version, error) from error
 
     def take_over(self, *, from_another_log: bool = False) -> Cut | None:
         """Make a building generation the live one, in one atomic step: never to an older cut.
@@ -182,8 +186,7 @@ class Writer:
             try:
                 self._publish_locked(self._next(LIVE, self.manifest.facts, self.manifest.tables))
             except OSError as error:
-                msg = "taking over failed; nothing was changed"
-                raise StoreError(msg, where=str(version.path), why=str(error)) from error
+                raise failed("taking over failed; nothing was changed", version, error) from error
         self.role = LIVE
         return None
 
@@ -259,7 +262,7 @@ class Writer:
     def _load(self, spec: TableSpec, chunk: Chunk) -> pa.Table:
         path = self.generation.version.data / chunk.file
         try:
-            data = fs.read_file(path)
+            data = read_file(path)
         except FileNotFoundError as error:
             msg = "a file of the view is missing"
             raise StoreDamaged(msg, where=str(path), do="rebuild the view") from error

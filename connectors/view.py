@@ -10,6 +10,7 @@ Polars and Arrow are imported where they are used, kernels never.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from connectors.generation import VIEW_NAME, Generation, Version, snapshot_files
 from connectors.manifest import ROWS, Cut, Manifest, Table
-from schemas.errors import UnknownView
+from schemas.errors import StoreDamaged, UnknownView
 
 if TYPE_CHECKING:
     import polars as pl
@@ -83,17 +84,41 @@ def _scan(files: list[Path]) -> pl.LazyFrame:
 def open_view(store: str | Path, name: str, version: int | None = None) -> View:
     """The newest snapshot of a view: of the version that is current, or of the one asked for.
 
-    Raises ``UnknownView`` (nothing was committed under this name), ``StoreDamaged`` (its manifest was changed).
+    Raises ``UnknownView`` (nothing was committed under this name), ``StoreDamaged`` (its manifest was changed, or the
+    link that leads to it is gone).
     """
     if not VIEW_NAME.fullmatch(name):
         raise _unknown(store, name, version)
     link = Path(store) / name / ("current" if version is None else f"v{version}/latest")
     path = link.resolve()
     if not path.is_dir():
-        raise _unknown(store, name, version)
+        raise _broken_link(link) if _is_committed(Path(store) / name, version) else _unknown(store, name, version)
+    return _at(name, path)
+
+
+def _at(name: str, path: Path) -> View:
+    """The view at a snapshot's directory."""
     home = Version(path.parents[2])
     generation = Generation(home, int(path.parents[1].name.removeprefix("g")))
-    return View(name, home.number, path, generation.read(int(path.name)), generation)
+    seq = int(path.name)
+    try:
+        return View(name, home.number, path, generation.read(seq), generation)
+    except FileNotFoundError as error:
+        msg = "the manifest of the snapshot that readers see is missing"
+        raise StoreDamaged(
+            msg, where=str(generation.manifest_path(seq)), do=f"fold it again:  refold rebuild {name}"
+        ) from error
+
+
+def _is_committed(home: Path, version: int | None) -> bool:
+    """Whether there is a commit, whatever the links say."""
+    return any(Version(path).live() for path in home.glob(f"v{'*' if version is None else version}"))
+
+
+def _broken_link(link: Path) -> StoreDamaged:
+    what = "leads nowhere" if link.is_symlink() else "is missing"
+    name = link.parent.name if link.name == "current" else f"{link.parents[1].name}@{link.parent.name[1:]}"
+    return StoreDamaged(f"the link to the newest snapshot {what}", where=str(link), do=f"refold repair {name}")
 
 
 def _unknown(store: str | Path, name: str, version: int | None) -> UnknownView:
@@ -105,7 +130,7 @@ def _unknown(store: str | Path, name: str, version: int | None) -> UnknownView:
 
 @dataclass(frozen=True, slots=True)
 class ViewVersions:
-    """A view of a store: its versions that have a snapshot, ascending, and the one that ``current`` leads to."""
+    """A view of a store: its versions that have a commit, ascending, and the one that ``current`` leads to (None: damaged)."""
 
     name: str
     versions: tuple[int, ...]
@@ -113,15 +138,15 @@ class ViewVersions:
 
 
 def list_views(store: str | Path) -> list[ViewVersions]:
-    """All views with a snapshot, by name."""
+    """All views with a commit, by name."""
     names = sorted(p.name for p in Path(store).iterdir() if p.is_dir()) if Path(store).is_dir() else []
     found = (ViewVersions(name, _versions(Path(store) / name), _current(Path(store) / name)) for name in names)
     return [view for view in found if view.versions]
 
 
 def _versions(directory: Path) -> tuple[int, ...]:
-    versions = (re.fullmatch(r"v(\d+)", path.parent.name) for path in directory.glob("v*/latest") if path.is_dir())
-    return tuple(sorted(int(found[1]) for found in versions if found))
+    found = (re.fullmatch(r"v(\d+)", path.name) for path in directory.iterdir())
+    return tuple(sorted(int(one[1]) for one in found if one and Version(directory / one[0]).live()))
 
 
 def _current(directory: Path) -> int | None:
@@ -140,14 +165,40 @@ class Damaged:
 
 
 def check_files(store: str | Path, view: str, version: int) -> list[Damaged]:
-    """Compare the bytes of every file of the newest snapshot, of all tables, with their names. Reads them all.
+    """Compare the bytes of every file of the newest snapshot, of all tables, with their names; check that the links lead
+    to it. Reads them all.
 
     Raises ``UnknownView``, ``StoreDamaged`` (the manifest itself).
     """
-    opened = open_view(store, view, version)
+    links = damaged_links(Version.of(Path(store), view, version))
+    opened = _newest_shown(store, view, version) if links else open_view(store, view, version)
     data = opened.generation.version.data
     named = [(name, data / chunk.file) for name, table in opened.manifest.tables.items() for chunk in table.chunks]
-    return [*_check(opened, named), *_check(opened, list(_separate_copies(opened)))]
+    return [*links, *_check(opened, named), *_check(opened, list(_separate_copies(opened)))]
+
+
+LINKS = "links"
+"""What stands for a table where a link is damaged."""
+
+
+def damaged_links(home: Version) -> list[Damaged]:
+    """``latest`` of this version and ``current`` of its view, where they do not lead to a snapshot."""
+    found = []
+    for link in (home.latest, home.current):
+        if not link.resolve().is_dir() and _is_committed(home.path.parent, home.number):
+            why = "it leads nowhere" if link.is_symlink() else "it is missing"
+            found.append(Damaged(os.path.relpath(link, home.path), LINKS, why))
+    # `current` leads through `latest`: it is not its own fault
+    return found[:1] if len(found) == 2 and home.current.is_symlink() else found
+
+
+def _newest_shown(store: str | Path, view: str, version: int) -> View:
+    """The newest snapshot of the live generation, found without the links."""
+    live = Version.of(Path(store), view, version).live()
+    seen = (live.snapshots() or live.sequence()) if live else []
+    if live is None or not seen:
+        raise _unknown(store, view, version)
+    return _at(view, live.snapshot_path(seen[-1]))
 
 
 def _separate_copies(view: View) -> Iterator[tuple[str, Path]]:

@@ -1,6 +1,6 @@
 """Projections, the fold, and the commands over them.
 
-    from flows import Projection, agg, tumbling, dataflow, run, rebuild, verify
+    from flows import Projection, agg, tumbling, dataflow, run, rebuild, verify, repair
 
 Names are loaded on first use, so that ``refold --help`` and queries stay quick.
 """
@@ -13,12 +13,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from flows import agg
     from flows.projection import Projection
-    from flows.running import Verification, dataflow, rebuild, run, verify
+    from flows.repairing import repair
+    from flows.running import dataflow, rebuild, run
+    from flows.verification import Verification, verify
     from flows.windows import tumbling
 
-__all__ = ["Projection", "Verification", "agg", "dataflow", "rebuild", "run", "tumbling", "verify"]
+__all__ = ["Projection", "Verification", "agg", "dataflow", "rebuild", "repair", "run", "tumbling", "verify"]
 
-_HOMES = {"Projection": "flows.projection", "tumbling": "flows.windows"}
+_HOMES = {
+    "Projection": "flows.projection",
+    "Verification": "flows.verification",
+    "repair": "flows.repairing",
+    "tumbling": "flows.windows",
+    "verify": "flows.verification",
+}
 
 
 def __getattr__(name: str) -> Any:

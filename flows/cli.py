@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
-import signal
 import sys
-import threading
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import NoReturn
 
 import click
 
-from flows.cli_options import options
+from flows.cli_options import options, picked, print_json, stop_on_signals, view_name
+from flows.cli_proof import COMMANDS
 from schemas.errors import RefoldError, UsageError
-
-if TYPE_CHECKING:
-    from flows.projection import Projection
-    from flows.running import Verification
 
 OVERVIEW = """\
 refold keeps tables that follow event streams, and can prove that they are right.
@@ -29,6 +23,7 @@ refold keeps tables that follow event streams, and can prove that they are right
   refold query "FROM aircraft LIMIT 5"     SQL over the committed views
   refold status                            where each view stands, and how far behind the log
   refold verify departures_by_hour         fold again to the same cut: is it the same table?
+  refold repair departures_by_hour         restore damaged files, and only those, from the log
   refold rebuild departures_by_hour        fold from offset zero beside the live view, then take over
 
 Log and store come from --log / REFOLD_LOG (data/log) and --store / REFOLD_STORE (data/store); a file `.env` is read.
@@ -79,30 +74,6 @@ def main() -> None:
     pass
 
 
-def _stop_on_signals() -> threading.Event:
-    """Ctrl-C and SIGTERM ask the job to commit what it has folded and end; a second Ctrl-C does not wait."""
-    stop = threading.Event()
-
-    def ask(number: int, _: object) -> None:
-        if stop.is_set() and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        stop.set()
-
-    signal.signal(signal.SIGTERM, ask)
-    signal.signal(signal.SIGINT, ask)
-    return stop
-
-
-def _picked(names: tuple[str, ...], modules: tuple[str, ...]) -> list[Projection]:
-    from flows.discover import pick, projections
-
-    return pick(names, projections(modules))
-
-
-def _print_json(facts: Any) -> None:
-    click.echo(json.dumps(facts, indent=2, default=str))
-
-
 @main.command()
 @click.argument("views", nargs=-1, required=True, metavar="VIEW...")
 @options("log", "store", "flows", "workers")
@@ -146,16 +117,16 @@ def run(
     from flows.display import Meter, shown
     from flows.running import run as run_views
 
-    picked = _picked(views, modules)
-    stop = _stop_on_signals()
+    chosen = picked(views, modules)
+    stop = stop_on_signals()
     with shown(Meter("Fold", quiet=quiet or bool(process_id))) as meter:
         run_views(
-            picked, log=log, store=store, until=until, workers=workers, origin=origin, stop=stop, watch=meter.watch,
+            chosen, log=log, store=store, until=until, workers=workers, origin=origin, stop=stop, watch=meter.watch,
             process=process_id, addresses=addresses.split(";") if addresses else (),
             pace=Pace(commit_interval, allow_dead_letters),
         )  # fmt: skip
     if not quiet and not process_id:
-        for projection in picked:
+        for projection in chosen:
             _print_view(store, projection.name, projection.version)
 
 
@@ -201,12 +172,12 @@ def rebuild(
     from flows.running import rebuild as rebuild_view
     from schemas.errors import StoreError
 
-    (projection,) = _picked((view,), modules)
+    (projection,) = picked((view,), modules)
     try:
         before = open_view(store, projection.name, projection.version).manifest
     except StoreError:
         before = None  # nothing there, or damaged: all the more reason
-    stop = _stop_on_signals()
+    stop = stop_on_signals()
     with shown(Meter("Rebuild from offset zero", quiet=quiet)) as meter:
         after = rebuild_view(
             projection, log=log, store=store, workers=workers, origin=origin, stop=stop, watch=meter.watch,
@@ -216,7 +187,7 @@ def rebuild(
         click.echo("stopped; the live view is as it was")
         return
     if as_json:
-        _print_json(
+        print_json(
             {"view": projection.title, "digest": after.digest, "before": before and before.digest, "cut": after.cut}
         )
         return
@@ -232,47 +203,6 @@ def rebuild(
 
 
 @main.command()
-@click.argument("view")
-@options("log", "store", "flows", "workers", "json", "quiet", "debug")
-def verify(
-    view: str, log: str, store: str, modules: tuple[str, ...], workers: int | None, as_json: bool, quiet: bool
-) -> None:
-    """Fold VIEW again to its committed cut in a scratch place and compare digests; check every stored file.
-
-    Exit code 0: the same table, byte for byte. 1: it differs, or files are damaged.
-    """
-    from flows.display import Meter, shown
-    from flows.running import verify as verify_view
-
-    (projection,) = _picked((view,), modules)
-    stop = _stop_on_signals()
-    with shown(Meter("Verify", quiet=quiet)) as meter:
-        found = verify_view(projection, log=log, store=store, workers=workers, stop=stop, watch=meter.watch)
-    if found is None:
-        click.echo("stopped before anything could be compared")
-        sys.exit(1)
-    if as_json:
-        _print_json({name: getattr(found, name) for name in found.__slots__})
-    else:
-        _print_verification(found)
-    sys.exit(0 if found.ok else 1)
-
-
-def _print_verification(found: Verification) -> None:
-    from flows.display import cut_text
-
-    click.echo(f"{found.view} at {cut_text(found.cut)}")
-    for name in found.damaged:
-        click.echo(f"  DAMAGED  {name}: its bytes are not what was committed")
-    if found.first_difference:
-        click.echo(f"  DIFFERS  {found.first_difference}")
-    if found.ok:
-        click.echo(f"  ok       live == refolded  digest {found.digest}")
-    else:
-        click.echo(f"  do       refold rebuild {found.view}")
-
-
-@main.command()
 @click.argument("views", nargs=-1, metavar="[VIEW...]")
 @options("log", "store", "json", "debug")
 def status(views: tuple[str, ...], log: str, store: str, as_json: bool) -> None:
@@ -285,7 +215,7 @@ def status(views: tuple[str, ...], log: str, store: str, as_json: bool) -> None:
     with open_log(log) as opened:
         lags = [lag(view, opened) for view in found]
     if as_json:
-        _print_json([{**summary(view), "partitions": places} for view, places in zip(found, lags, strict=True)])
+        print_json([{**summary(view), "partitions": places} for view, places in zip(found, lags, strict=True)])
         return
     if not found:
         click.echo(f"no views in {store} yet; begin with:  refold run VIEW")
@@ -337,7 +267,7 @@ def views(store: str, as_json: bool) -> None:
 
     found = all_views(Path(store))
     if as_json:
-        _print_json([{**summary(view), "columns": {f.name: str(f.type) for f in view.schema}} for view in found])
+        print_json([{**summary(view), "columns": {f.name: str(f.type) for f in view.schema}} for view in found])
         return
     if not found:
         click.echo(f"no views in {store} yet; begin with:  refold run VIEW")
@@ -359,12 +289,9 @@ def path(view: str, store: str, as_json: bool) -> None:
     """
     from connectors.view import open_view
 
-    name, at, version = view.partition("@")
-    if at and not version.isdecimal():
-        raise UsageError(f"`{version}` is no version", where=view, do="give a number:  refold path VIEW@2")
-    found = open_view(store, name, int(version) if at else None)
+    found = open_view(store, *view_name(view))
     if as_json:
-        _print_json({"view": name, "path": str(found.path), "commit": found.manifest.seq, "digest": found.digest})
+        print_json({"view": found.name, "path": str(found.path), "commit": found.manifest.seq, "digest": found.digest})
     else:
         click.echo(str(found.path))
 
@@ -393,6 +320,9 @@ def demo(log: str | None, directory: str, days: int, workers: int | None) -> Non
 
     sys.exit(0 if run_demo(log, Path(directory), days, workers, click.echo) else 1)
 
+
+for command in COMMANDS:
+    main.add_command(command)
 
 if __name__ == "__main__":
     run_cli()

@@ -1,12 +1,20 @@
-"""Options that several commands share, in one place and with one wording."""
+"""What several commands share: options with one wording, views by name, signals, JSON."""
 
 from __future__ import annotations
 
+import json
 import os
+import signal
+import threading
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from schemas.errors import UsageError
+
+if TYPE_CHECKING:
+    from flows.projection import Projection
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -76,3 +84,35 @@ def options(*names: str) -> Decorator:
 def _debug(_: click.Context, __: click.Parameter, value: bool) -> None:
     if value:
         os.environ["REFOLD_DEBUG"] = "1"
+
+
+def stop_on_signals() -> threading.Event:
+    """Ctrl-C and SIGTERM ask the job to commit what it has folded and end; a second Ctrl-C does not wait."""
+    stop = threading.Event()
+
+    def ask(number: int, _: object) -> None:
+        if stop.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        stop.set()
+
+    signal.signal(signal.SIGTERM, ask)
+    signal.signal(signal.SIGINT, ask)
+    return stop
+
+
+def picked(names: tuple[str, ...], modules: tuple[str, ...]) -> list[Projection]:
+    from flows.discover import pick, projections
+
+    return pick(names, projections(modules))
+
+
+def print_json(facts: Any) -> None:
+    click.echo(json.dumps(facts, indent=2, default=str))
+
+
+def view_name(view: str) -> tuple[str, int | None]:
+    """``name`` or ``name@version`` in two. Raises ``UsageError``."""
+    name, at, version = view.partition("@")
+    if at and not version.isdecimal():
+        raise UsageError(f"`{version}` is no version", where=view, do=f"give a number:  {name}@2")
+    return name, int(version) if at else None

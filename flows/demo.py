@@ -14,8 +14,9 @@ from flows.flights import aircraft, arrivals_by_day, departures_by_hour
 from flows.flights_feed import events_table
 from flows.projection import Projection
 from flows.query import query, render
-from flows.running import rebuild, run, verify
+from flows.running import rebuild, run
 from flows.status import summary
+from flows.verification import verify
 from schemas import Category
 from schemas.flights import flights
 
@@ -91,8 +92,8 @@ def _verify(log: str, store: Path, view: Projection, broken: str, workers: int |
         found = verify(view, log=log, store=store, workers=workers, watch=meter.watch)
     assert found is not None
     for file in found.damaged:
-        say(f"Verify {view.name}: DAMAGED: {file}")
-    return not found.ok and [Path(file).name for file in found.damaged] == [broken]
+        say(f"Verify {view.name}: DAMAGED: {file.file}")
+    return not found.ok and [Path(file.file).name for file in found.damaged] == [broken]
 
 
 def _rebuild(log: str, store: Path, view: Projection, workers: int | None, say: Say) -> bool:

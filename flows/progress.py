@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from schemas.errors import StoreError
+
 NO_WATERMARK = -(2**63)
 """Before any event: smaller than every event time (microseconds)."""
 
@@ -33,8 +35,11 @@ class Progress:
         return replace(self, counts=dict(self.counts))
 
     def check_conservation(self, where: str) -> None:
+        """Raises ``StoreError`` unless every record that was read is accounted for: nothing is committed then."""
         total = sum(count for name, count in self.counts.items() if name != "read")
-        assert total == self.counts["read"], f"{where}: {self.counts} do not add up"
+        if total != self.counts["read"]:
+            msg = f"{self.counts['read']:,} records were read and {total:,} are accounted for; nothing was committed"
+            raise StoreError(msg, where=f"{where}: {self.counts}", why="this is a fault of refold", do="report it")
 
     def to_json(self) -> dict[str, Any]:
         return {

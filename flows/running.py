@@ -1,17 +1,14 @@
-"""``run``, ``rebuild`` and ``verify``: the three things one does with a projection.
+"""``run`` and ``rebuild``: from a log to a view.
 
 run(projections, log=..., store=..., until="end")     follow the log; the newest commit is where it goes on
 rebuild(projection, log=..., store=...)                fold from the origin into a new generation, then take over
-verify(projection, log=..., store=...)                 fold to the committed cut in a scratch place, compare digests
 """
 
 from __future__ import annotations
 
 import os
-import shutil
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -29,14 +26,10 @@ from flows.facts import Cut
 from flows.job import END, Job
 from flows.merge import table_specs
 from flows.projection import SEMANTICS, Projection
-from schemas.errors import LogChanged, LogGap, StoreDamaged, Superseded, UnknownView
+from schemas.errors import LogChanged, LogGap, StoreDamaged, Superseded
 
 DEFAULT_LOG = "data/log"
 DEFAULT_STORE = "data/store"
-SCRATCH = ".verify"
-COMPARED = ("rows", "late", "dead_letters")
-"""The tables of a view that must be the same when it is folded again. Partials follow from the log as well, but a
-window may be final already where its partials are stored: only what readers see is compared."""
 
 Watch = Callable[[Job], None]
 """Called with a job before it starts, to show its progress."""
@@ -140,7 +133,7 @@ def _job(
 ) -> Job:
     place = store_path(store)
     targets = [LiveTarget(projection, place) for projection in projections]
-    return Job(targets, _opener(log), until=until, origin=origin, pace=pace, stop=stop)
+    return Job(targets, log_opener(log), until=until, origin=origin, pace=pace, stop=stop)
 
 
 def store_path(store: str | Path | None) -> Path:
@@ -151,7 +144,8 @@ def log_url(log: str | None) -> str:
     return log or os.environ.get("REFOLD_LOG") or DEFAULT_LOG
 
 
-def _opener(log: Log | str | None) -> Callable[[], Log]:
+def log_opener(log: Log | str | None) -> Callable[[], Log]:
+    """What opens the log when it is needed; one that the caller has open is left open."""
     if log is None or isinstance(log, str):
         return lambda: open_log(log_url(log))
     return lambda: _Borrowed(log)
@@ -191,7 +185,7 @@ def rebuild(
 
     def job_for(writer: Writer, until: str | Cut) -> Job:
         target = WriterTarget(projection, writer)
-        return Job([target], _opener(log), until, origin, pace or Pace(), stop or threading.Event())
+        return Job([target], log_opener(log), until, origin, pace or Pace(), stop or threading.Event())
 
     for resume in (True, False):
         with open_writer(
@@ -209,9 +203,12 @@ def rebuild(
 
 
 def _may_resume(projection: Projection, begun: Manifest, origin: str | Cut | None) -> bool:
-    facts = begun.facts
-    same = (facts["semantics"], facts["fingerprint"]) == (SEMANTICS, projection.fingerprint)
-    return same and origin is None and facts["hopeful"] is None
+    return same_definition(projection, begun) and origin is None and begun.facts["hopeful"] is None
+
+
+def same_definition(projection: Projection, begun: Manifest) -> bool:
+    """Whether what was begun may be gone on with: folded by the same rules from the same definition."""
+    return (begun.facts["semantics"], begun.facts["fingerprint"]) == (SEMANTICS, projection.fingerprint)
 
 
 def _fold_and_take_over(
@@ -244,98 +241,3 @@ def _is_of_another_log(store: Path, writer: Writer) -> bool:
 
 def _streams(manifest: Manifest) -> dict[str, tuple[str, int]]:
     return {name: (log["identity"], len(log["partitions"])) for name, log in manifest.facts["log"].items()}
-
-
-@dataclass(frozen=True, slots=True)
-class Verification:
-    """``ok``: a fresh fold to the view's cut gives the same tables. ``digest`` is the committed one, ``refolded`` the other.
-    ``first_difference`` says in words what differs first."""
-
-    view: str
-    ok: bool
-    digest: str
-    refolded: str
-    cut: Cut
-    first_difference: str | None = None
-    damaged: tuple[str, ...] = ()
-
-
-def verify(
-    projection: Projection,
-    *,
-    log: Log | str | None = None,
-    store: str | Path | None = None,
-    workers: int | None = None,
-    stop: threading.Event | None = None,
-    watch: Watch | None = None,
-) -> Verification | None:
-    """Fold to the committed cut in a scratch place beside the store and compare digests; nothing of the view is touched.
-
-    None when it was stopped before it could compare.
-    Raises ``LogChanged`` when the log is no longer the one that the view was folded from.
-    """
-    place = store_path(store)
-    manifest = newest_manifest(place, projection.name, projection.version)
-    if manifest is None:
-        raise UnknownView(
-            f"view {projection.title} has never been committed", where=str(place), do=f"refold run {projection.title}"
-        )
-    from connectors.view import check_files
-
-    damaged = check_files(place, projection.name, projection.version)
-    with (
-        _scratch(place) as scratch,
-        open_writer(scratch, projection.name, projection.version, table_specs(projection)) as writer,
-    ):
-        origin = manifest.facts["origin"]
-        job = Job(
-            [WriterTarget(projection, writer)],
-            _opener(log),
-            manifest.facts["cut"],
-            origin,
-            stop=stop or threading.Event(),
-        )
-        job.must_match = {projection.title: manifest.facts}
-        if watch:
-            watch(job)
-        execute(job, workers=workers)
-        if writer.manifest is None or writer.manifest.cut != manifest.cut:
-            return None
-        return _compare(projection, manifest, writer.manifest, [found.file for found in damaged])
-
-
-def _compare(projection: Projection, committed: Manifest, fresh: Manifest, damaged: Sequence[str]) -> Verification:
-    different = None
-    for name in COMPARED:
-        old, new = committed.tables[name], fresh.tables[name]
-        if old.digest != new.digest:
-            different = f"table {name}: {old.rows:,} rows, digest {old.digest[:12]}; refolded {new.rows:,} rows, digest {new.digest[:12]}"
-            break
-    logs = [(facts.facts["log"], facts) for facts in (committed, fresh)]
-    if different is None and _log_digests(logs[0][0]) != _log_digests(logs[1][0]):
-        different = "the log: other records than those that were folded, with the same outcome"
-    return Verification(
-        projection.title,
-        ok=different is None and not damaged,
-        digest=committed.digest,
-        refolded=fresh.digest,
-        cut=committed.facts["cut"],
-        first_difference=different,
-        damaged=tuple(damaged),
-    )
-
-
-def _log_digests(log: Mapping[str, Any]) -> dict[str, list[str]]:
-    return {name: [facts["log_digest"] for facts in found["partitions"]] for name, found in log.items()}
-
-
-@contextmanager
-def _scratch(store: Path) -> Iterator[Path]:
-    """A place of our own beside the views, gone afterwards."""
-    place = store / SCRATCH / str(os.getpid())
-    shutil.rmtree(place, ignore_errors=True)
-    place.mkdir(parents=True)
-    try:
-        yield place
-    finally:
-        shutil.rmtree(place, ignore_errors=True)

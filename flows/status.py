@@ -15,7 +15,7 @@ US_PER_S = 1_000_000
 
 def all_views(store: Path, names: tuple[str, ...] = ()) -> list[View]:
     """The serving version of each view of a store (or of those named)."""
-    return [open_view(store, name) for name in (names or [known.name for known in list_views(store) if known.current])]
+    return [open_view(store, name) for name in (names or [known.name for known in list_views(store)])]
 
 
 def summary(view: View) -> dict[str, Any]:

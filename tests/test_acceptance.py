@@ -225,7 +225,7 @@ def test_a_flipped_byte_is_found_named_put_aside_by_a_rebuild_and_gone(tmp_path:
     broken = flip_a_byte(open_view(store, "aircraft"))
     found = verify(aircraft, log=log, store=store)
     assert not found.ok
-    assert any(name.endswith(broken.name) for name in found.damaged)
+    assert any(damaged.file.endswith(broken.name) for damaged in found.damaged)
     assert rebuild(aircraft, log=log, store=store) is not None
     assert list(broken.parent.glob(f"{broken.name}.damaged-*"))
     assert verify(aircraft, log=log, store=store).ok

@@ -200,7 +200,7 @@ def test_verify_of_a_damaged_view_answers_no(tmp_path: Path) -> None:
     said = here("verify", "aircraft", "--log", flights_log(), "--store", tmp_path)
     assert said.code == 1
     assert f"DAMAGED  data/{file.name}" in said.out
-    assert "refold rebuild aircraft" in said.out
+    assert "refold repair aircraft" in said.out
     assert "rebuilt == live" in here("rebuild", "aircraft", "--log", flights_log(), "--store", tmp_path).out
 
 

@@ -115,6 +115,55 @@ def test_a_damaged_manifest_that_nobody_saw_is_put_aside(tmp_path: Path) -> None
     assert path.with_name(path.name + ".damaged-1").exists()
 
 
+def test_a_missing_manifest_that_readers_saw_stops_a_run_but_not_a_rebuild(tmp_path: Path) -> None:
+    """Going on from the one before would show the rows of the lost commit under the name of another."""
+    committed(tmp_path)
+    with open_writer(tmp_path, "view", 1, TABLES) as writer:
+        second_commit(writer)
+    (tmp_path / "view/v1/g1/manifests/0000000002.json").unlink()
+    with pytest.raises(StoreDamaged, match=r"0000000002\.json"):
+        open_writer(tmp_path, "view", 1, TABLES)
+    with open_writer(tmp_path, "view", 1, TABLES, building=True) as writer:
+        writer.commit({"rows": Changes(table_of(FIRST))}, facts(2))
+        assert writer.take_over() is None
+    assert shown_rows(tmp_path) == expected(FIRST)
+    open_writer(tmp_path, "view", 1, TABLES).close()
+
+
+@pytest.mark.parametrize("instead", [None, "v9/latest", "nowhere", b"v1/latest"])
+def test_the_next_writer_sets_a_damaged_current_again(instead: str | bytes | None, tmp_path: Path) -> None:
+    """Missing, leading nowhere, or made a file by a tool that knows no links."""
+    committed(tmp_path)
+    current = tmp_path / "view/current"
+    current.unlink()
+    if isinstance(instead, bytes):
+        current.write_bytes(instead)
+    elif instead:
+        current.symlink_to(instead)
+    open_writer(tmp_path, "view", 1, TABLES).close()
+    assert str(current.readlink()) == "v1/latest"
+
+
+def test_of_two_versions_that_commit_first_the_one_that_was_first_stays_current(tmp_path: Path) -> None:
+    """Also when it was stopped at any step, and so `current` leads nowhere yet."""
+
+    def commit(store: Path, version: int) -> None:
+        with open_writer(store, "view", version, TABLES) as writer:
+            writer.commit({"rows": Changes(table_of(FIRST))}, facts(1))
+
+    claimed = set()
+    for step in range(steps_of(lambda: commit(tmp_path / "whole", 2))):
+        store = tmp_path / f"stopped-{step}"
+        with failing_at(step), pytest.raises(Crash):
+            commit(store, 2)
+        first = (store / "view/current").is_symlink()
+        commit(store, 1)
+        commit(store, 2)
+        assert str((store / "view/current").readlink()) == f"v{2 if first else 1}/latest"
+        claimed.add(first)
+    assert claimed == {True, False}
+
+
 # -- crashes
 
 
