@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 from schemas.category import Category
 from schemas.envelope import MARKER_TYPE, constant
 from schemas.event import TIMESTAMP, Event
-from schemas.instants import milliseconds
+from schemas.instants import LAST_US, milliseconds
 from schemas.json_columns import JsonColumns, Path, read_columns
 
 Mask = npt.NDArray[np.bool_]
@@ -76,7 +76,7 @@ class Decoder:
         self._subject = subject
         # One name with two types cannot be parsed in one pass. Where one pass keeps failing on fields of other types
         # it is given up too: a matter of speed alone, the outcome is the same.
-        self._by_type = len({name for name, _ in self._fields}) < len(self._fields)
+        self._by_type = len({name for name, _ in self._fields}) < len(self._fields) or self._fields_meet_envelope()
 
     def decode(self, records: pa.RecordBatch) -> Decoded:
         """``records``: schema ``RECORDS`` of the log protocol (offset, timestamp, timestamp_type, key, value, headers)."""
@@ -99,6 +99,15 @@ class Decoder:
         else:
             self._take_fields(result, parsed)
         return result
+
+    def _fields_meet_envelope(self) -> bool:
+        """Whether a field sits where the envelope reads another type, or holds or lies in what the envelope reads."""
+        fields = [(self._envelope.field(name), kind) for name, kind in self._fields]
+        return any(
+            (path != place and path[: len(place)] == place[: len(path)]) or (path == place and kind != other)
+            for path, kind in fields
+            for place, other in self._envelope_paths().items()
+        )
 
     def _envelope_paths(self) -> dict[Path, pa.DataType]:
         envelope = self._envelope
@@ -123,7 +132,8 @@ class Decoder:
         kill(parsed.not_object, "the value is not one JSON object")
         type_code = self._read_type(parsed, n, fate, kill)
         time, has_time = self._read_time(records, parsed, kill)
-        timestamps = np.asarray(records.column("timestamp"))
+        # In milliseconds of any size (some producers write nanoseconds): cut where no event can be ahead, never overflow.
+        timestamps = np.minimum(np.asarray(records.column("timestamp")), LAST_US // 1000 + 1)
         ahead = has_time & (timestamps >= 0) & (time - timestamps * 1000 > self._max_ahead_us)
         kill(ahead, f"the event time is more than {self._category.max_ahead} ahead of the record's timestamp")
         return Decoded(self._types, fate, time, type_code, reasons)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import datetime as dt
 import json
+from itertools import pairwise
 from typing import Any
 
+import golden_corpus as corpus
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from connectors.log import RECORDS
 from schemas import RECORD_KEY, RECORD_TIME, Category, Event, constant, plain
@@ -134,3 +139,98 @@ def test_what_is_encoded_decodes() -> None:
     assert decoded.columns[("size", pa.string())].to_pylist() == [None, "x"]
     assert decoded.columns[SUBJECT].to_pylist() == ["a", None]
     assert decoded.event_time.tolist() == [int(time.timestamp() * 1_000_000)] * 2
+
+
+# -- exact decoding, for the whole decoder
+
+
+def small_cases(name: str) -> list[dict[str, Any]]:
+    files = [corpus.read(path) for path in corpus.RECORD_FILES]
+    cases = [case for file in files if file["category"] == name for case in file["cases"]]
+    return [case for case in cases if len(corpus.bytes_of(case["value"]) or b"") < 1000]
+
+
+SMALL = {name: small_cases(name) for name in corpus.CATEGORIES}
+"""The odd records of the golden corpus, by category, but for the huge ones."""
+READINGS: list[tuple[type[Event], ...]] = [(), (corpus.Measured,), (corpus.Labelled,)]
+PIECES = [
+    b'"',
+    b"{",
+    b"}",
+    b"\n",
+    b",",
+    b":",
+    b"\\",
+    b"\x00",
+    b"\xff",
+    b"1",
+    b"[",
+    b"null",
+    b" ",
+    b"{}",
+    b'"number":',
+    b"1e999",
+]
+
+
+@st.composite
+def odd_records(draw: st.DrawFn, name: str) -> dict[str, Any]:
+    """An odd record, as it is or with some bytes changed."""
+    case = draw(st.sampled_from(SMALL[name]))
+    value = corpus.bytes_of(case["value"])
+    if value is None or draw(st.booleans()):
+        return case
+    changed = bytearray(value)
+    for at, piece, into in draw(
+        st.lists(st.tuples(st.integers(0, len(value)), st.sampled_from(PIECES), st.booleans()), max_size=3)
+    ):
+        changed[at : at if into else at + len(piece)] = piece
+    encoded = base64.b64encode(bytes(changed)).decode()
+    return {**case, "value": {"base64": encoded}}
+
+
+@settings(max_examples=15, deadline=None)
+@given(data=st.data())
+@pytest.mark.parametrize("name", corpus.CATEGORIES)
+def test_a_slice_decodes_as_its_records_alone(name: str, data: st.DataObject) -> None:
+    """Fate, reason, type, time, every column: whatever the neighbours, the cuts, and what the decoder met before."""
+    category = corpus.CATEGORIES[name]
+    cases = data.draw(st.lists(odd_records(name), min_size=1, max_size=15))
+    cuts = sorted({0, len(cases), *data.draw(st.lists(st.integers(0, len(cases)), max_size=3))})
+    wanted = [types for types in READINGS if set(types) <= set(category.events)]
+    whole = corpus.records_of(cases)
+    for types in wanted:
+        reading = corpus.decoder(category, *types)
+        for first, end in pairwise(cuts):
+            together = reading.decode(whole.slice(first, end - first))
+            for row in range(first, end):
+                alone = corpus.decoder(category, *types).decode(corpus.records_of([cases[row]]))
+                found = corpus.record_outcome(together, row - first)
+                assert repr(found) == repr(corpus.record_outcome(alone, 0)), cases[row]
+
+
+class Rung(Event):
+    kind: int
+    at: str
+    meta: str | None = None
+
+
+def test_a_field_may_sit_where_the_envelope_reads_something_else() -> None:
+    """The event's type and time as the envelope reads them, and the same members once more as fields of other types."""
+    category = Category("bells", [Rung], envelope=plain(type="kind", time="at"))
+    decoder = Decoder(category, {Rung: ["kind", "at"]})
+    decoded = decoder.decode(records([b'{"kind":"Rung","at":"2020-01-01T00:00:00Z"}', b'{"kind":"Rung","at":5}']))
+    assert decoded.fate.tolist() == [LIVE, LIVE]
+    assert decoded.event_time.tolist() == [1_577_836_800_000_000, 5_000]
+    assert decoded.columns[("at", pa.string())].to_pylist() == ["2020-01-01T00:00:00Z", None]
+    assert decoded.invalid[("kind", pa.int64())].tolist() == [True, True]
+
+
+def test_a_field_may_be_the_object_that_holds_the_envelope() -> None:
+    category = Category("bells", [Rung], envelope=plain(type="meta.kind", time="meta.at"))
+    decoded = Decoder(category, {Rung: ["kind", "meta"]}).decode(
+        records([b'{"meta":{"kind":"Rung","at":5},"kind":1}', b'{"meta":"text","kind":1}'])
+    )
+    assert decoded.fate.tolist() == [LIVE, DEAD]
+    assert decoded.columns[("kind", pa.int64())].to_pylist()[0] == 1
+    assert decoded.invalid[("meta", pa.string())].tolist()[0]

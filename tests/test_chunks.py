@@ -1,0 +1,28 @@
+"""Where a chunk ends depends on the row there alone: so a row more or less leaves all other ends where they were."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+from hypothesis import given
+from hypothesis import strategies as st
+from table_model import ROWS, Key, changes_of, facts, keys, scratch
+
+from connectors.chunks import ends_chunk
+from connectors.table import open_writer
+
+
+@given(st.lists(st.binary(max_size=12), min_size=1, max_size=50), st.sampled_from([1, 2, 4, 64]))
+def test_an_end_is_decided_by_its_key_alone(found: list[bytes], chunk_rows: int) -> None:
+    together = ends_chunk(pa.array(found, pa.binary()), chunk_rows).tolist()
+    assert together == [bool(ends_chunk(pa.array([key], pa.binary()), chunk_rows)[0]) for key in found]
+
+
+@given(keys)
+def test_a_new_row_changes_one_chunk(key: Key) -> None:
+    many = {(window, f"{number}"): (1.0, None) for window in range(8) for number in range(10)}
+    with scratch() as store, open_writer(store, "view", 1, [ROWS]) as writer:
+        before = writer.commit({"rows": changes_of(many, set())}, facts(1)).tables["rows"].chunks
+        after = writer.commit({"rows": changes_of({key: (2.0, None)}, set())}, facts(2)).tables["rows"].chunks
+    assert len(before) > 10
+    assert len(set(before) - set(after)) <= 1
+    assert len(set(after) - set(before)) <= 2
