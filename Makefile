@@ -6,7 +6,7 @@ STAMP := .venv/.installed
 BENCH := build/bench
 BENCH_STAMP := $(BENCH)/.installed
 
-.PHONY: demo setup test test-slow lint bench up down clean help
+.PHONY: demo setup test test-slow sabotage lint bench up down clean help
 
 demo: $(STAMP)  ## fold a year of flights, break a view, rebuild it from the log
 	.venv/bin/refold demo $(if $(LOG),--log $(LOG))
@@ -35,10 +35,13 @@ $(STAMP): pyproject.toml
 	@touch $@
 
 test: $(STAMP)  ## the tests that take seconds
-	.venv/bin/python -m pytest -q
+	.venv/bin/python -m pytest -q -n 2 --dist loadfile
 
 test-slow: $(STAMP)  ## the tests that take minutes
 	.venv/bin/python -m pytest -q -m slow
+
+sabotage: $(STAMP)  ## break the engine in many small ways; each must make some test fail
+	.venv/bin/python -m tests.sabotage
 
 lint: $(STAMP)  ## style, format, types
 	.venv/bin/ruff check .

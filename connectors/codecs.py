@@ -71,6 +71,8 @@ class Workspace:
         self.used += len(packed)
 
     def _unpack_stream(self, packed: memoryview, codec: str, first: int) -> None:
+        if not len(packed):
+            raise OSError("there is not even the beginning of a frame")  # a stream of nothing is nothing to Arrow
         # A stream, because Kafka's frames do not say how much they hold.
         stream = pa.CompressedInputStream(pa.BufferReader(pa.py_buffer(packed)), codec)
         self._reserve(4 * len(packed) + 64)
@@ -83,6 +85,8 @@ class Workspace:
         if bytes(packed[: len(_XERIAL_MAGIC)]) != _XERIAL_MAGIC:
             self._unpack_block(packed)
             return
+        if len(packed) < _XERIAL_HEADER_BYTES:
+            raise OSError("its header is cut short")
         first, at = self.used, _XERIAL_HEADER_BYTES
         while at < len(packed):
             if len(packed) - at < 4:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -47,6 +48,15 @@ class Fetched:
     @property
     def is_whole(self) -> bool:
         return self.is_skipped or self.record_count == self.next_offset - self.base_offset
+
+
+def in_order(answer: list[Fetched]) -> list[Fetched]:
+    """The batches of one answer, as they are. Raises ``LogError`` when one begins before the last one ended: a
+    transaction's marker met twice, or too early, would let aborted records through."""
+    for before, batch in pairwise(answer):
+        if batch.base_offset < before.next_offset:
+            raise LogError("record batches came out of order", where=f"batch at offset {batch.base_offset:,}")
+    return answer
 
 
 class Stitcher:

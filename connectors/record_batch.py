@@ -131,6 +131,7 @@ class Decoder:
         except ValueError as error:
             raise _damaged(header.base_offset, str(error)) from error
         if header.record_count * kernels.RECORD_BYTES_MIN > end - first:
+            self._workspace.used = first
             raise _damaged(header.base_offset, "it is too small for the records it claims")
         self._batches.append((first, end, header))
 
@@ -163,9 +164,9 @@ class Decoder:
     def _table(self) -> npt.NDArray[np.int64]:
         table = np.empty((len(self._batches), kernels.BATCH_COLUMNS), np.int64)
         for number, (first, end, header) in enumerate(self._batches):
-            by_log = header.max_timestamp if header.is_log_append_time else kernels.NOT_BY_LOG
             offsets = (header.base_offset, header.last_offset_delta)
-            table[number] = (first, end, *offsets, header.base_timestamp, by_log, header.record_count)
+            moments = (header.base_timestamp, header.is_log_append_time, header.max_timestamp)
+            table[number] = (first, end, *offsets, *moments, header.record_count)
         return table
 
     def _timestamp_types(self, rows: int) -> npt.NDArray[np.int8]:

@@ -14,12 +14,12 @@ import numba as nb
 import numpy as np
 import numpy.typing as npt
 
-BATCH_COLUMNS = 7
-START, END, BASE_OFFSET, LAST_DELTA, BASE_TIMESTAMP, LOG_TIMESTAMP, COUNT = range(BATCH_COLUMNS)
+BATCH_COLUMNS = 8
+START, END, BASE_OFFSET, LAST_DELTA, BASE_TIMESTAMP, BY_LOG, LOG_TIMESTAMP, COUNT = range(BATCH_COLUMNS)
 """Columns of ``walk``'s batch table (int64): first and last+1 byte of the records in ``data``, the header's fields,
-and the one timestamp of all records when the log set it (``NOT_BY_LOG`` when producers did)."""
+whether the log set the timestamps (1) or producers did (0), and the one timestamp of all records if the log did."""
 
-NOT_BY_LOG = np.iinfo(np.int64).min
+_INT64_MIN, _INT64_MAX = np.iinfo(np.int64).min, np.iinfo(np.int64).max
 
 SPAN_ROWS = 6
 KEY_AT, KEY_SIZE, VALUE_AT, VALUE_SIZE, HEADERS_AT, HEADERS_SIZE = range(SPAN_ROWS)
@@ -131,7 +131,7 @@ def _batch(
     spans: npt.NDArray[np.int32],
 ) -> int:
     """Walk one batch into the rows from ``row``: ``OK`` or a code."""
-    at, end, base, by_log = batch[START], batch[END], batch[BASE_TIMESTAMP], batch[LOG_TIMESTAMP]
+    at, end, base = batch[START], batch[END], batch[BASE_TIMESTAMP]
     if not 0 <= at <= end <= data.size or batch[COUNT] > offsets.size - row:
         return BAD_RANGE
     last = np.int64(-1)
@@ -141,11 +141,11 @@ def _batch(
             return -at
         if offset <= last or offset > batch[LAST_DELTA]:
             return BAD_OFFSET
-        moment = base + delta
-        if (delta >= 0) != (moment >= base):
+        # Asked before adding: the compiler takes it that a sum of int64 never overflows, and drops a check made after.
+        if base > _INT64_MAX - max(delta, 0) or base < _INT64_MIN - min(delta, 0):
             return BAD_TIMESTAMP
         offsets[index] = batch[BASE_OFFSET] + offset
-        timestamps[index] = moment if by_log == NOT_BY_LOG else by_log
+        timestamps[index] = batch[LOG_TIMESTAMP] if batch[BY_LOG] else base + delta
         last = offset
     return OK if at == end else LEFT_OVER
 

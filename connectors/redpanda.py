@@ -36,7 +36,7 @@ from kafka.record.default_records import DefaultRecordBatch
 from connectors import broker_config
 from connectors.broker_log import BrokerLog, pause
 from connectors.broker_reader import PositionLost
-from connectors.continuity import Fetched
+from connectors.continuity import Fetched, in_order
 from connectors.log import DEFAULT_PARTITIONS, CategoryInfo
 from connectors.producing import SequenceLost, TryAgain
 from connectors.record_batch import Header, from_rows, magic_of, read_header, split
@@ -246,7 +246,8 @@ class _PartitionBatches(Fetcher.PartitionRecords):  # type: ignore[misc]
 
     def take(self, n: int | None = None) -> list[Fetched]:
         """All batches at once (``n`` counts records, and is for the library's own loops)."""
-        taken = [self._of_today(batch) if magic_of(batch) >= 2 else _of_old(batch) for batch in split(self._fetched)]
+        batches = split(self._fetched)
+        taken = in_order([self._of_today(batch) if magic_of(batch) >= 2 else _of_old(batch) for batch in batches])
         if taken:
             self.next_fetch_offset = max(self.next_fetch_offset, taken[-1].next_offset)
             self.leader_epoch = taken[-1].leader_epoch

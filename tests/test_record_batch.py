@@ -1,19 +1,19 @@
 """Record batches: what Kafka's builders write is read back exactly, and bytes that lie give an error, never a record.
 
-The reference for bytes that nobody would write is ``reference``, the format's description as plain Python.
+The reference for bytes that nobody would write is ``batch_fuzz.reference``, the format's description as plain Python.
 """
 
 from __future__ import annotations
 
-import ctypes
-import mmap
 import struct
 from collections.abc import Callable, Iterator
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from crc32c import crc32c
+from batch_fuzz.guarded import Guarded
+from batch_fuzz.mutations import varint
+from batch_fuzz.reference import LOG_APPEND_TIME, PACKERS, Row, compressed, reference, sealed, wire_headers
 from hypothesis import given
 from hypothesis import strategies as st
 from kafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
@@ -27,7 +27,6 @@ from connectors.record_encode import Sender, column, encode, sizes
 from schemas.errors import LogError, UsageError
 
 Record = tuple[int, int, bytes | None, bytes | None, list[tuple[str, bytes | None]]]
-LOG_APPEND_TIME = 0x08
 
 parts = st.none() | st.binary(max_size=40) | st.just(b"x" * 300)
 headers = st.lists(st.tuples(st.text(max_size=5), parts), max_size=3)
@@ -43,110 +42,13 @@ def built(rows: list[tuple[int, bytes | None, bytes | None, list[tuple[str, byte
     return bytes(builder.build())
 
 
-def sealed(batch: bytes, **changes: int) -> bytes:
-    """``batch`` with header fields changed, and length and checksum made to fit."""
-    names = ("base_offset", "length", "epoch", "magic", "checksum", "attributes", "last_delta")
-    names += ("base_timestamp", "max_timestamp", "producer_id", "producer_epoch", "sequence", "count")
-    fields = dict(zip(names, HEADER.unpack_from(batch), strict=True)) | {"length": len(batch) - 12} | changes
-    unchecked = HEADER.pack(*fields.values()) + batch[HEADER.size :]
-    return unchecked[:17] + struct.pack(">I", crc32c(unchecked[21:])) + unchecked[21:]
+@pytest.fixture(scope="module")
+def guarded() -> Iterator[Guarded]:
+    with Guarded(1 << 16) as memory:
+        yield memory
 
 
-def compressed(batch: bytes, codec: int, pack: Callable[[bytes], bytes]) -> bytes:
-    return sealed(batch[: HEADER.size] + pack(batch[HEADER.size :]), attributes=codec)
-
-
-def streamed(name: str) -> Callable[[bytes], bytes]:
-    def pack(data: bytes) -> bytes:
-        sink = pa.BufferOutputStream()
-        with pa.CompressedOutputStream(sink, name) as stream:
-            stream.write(data)
-        return sink.getvalue().to_pybytes()
-
-    return pack
-
-
-def snappy_blocks(data: bytes) -> bytes:
-    """Snappy as Kafka's Java clients frame it: blocks of 32 KiB (here: 50 bytes), each behind its length."""
-    blocks = [pa.Codec("snappy").compress(data[at : at + 50], asbytes=True) for at in range(0, len(data), 50)]
-    return b"\x82SNAPPY\x00" + struct.pack(">ii", 1, 1) + b"".join(struct.pack(">i", len(b)) + b for b in blocks)
-
-
-PACKERS = {
-    "none": (NONE, bytes),
-    "gzip": (GZIP, streamed("gzip")),
-    "snappy, raw": (SNAPPY, lambda data: pa.Codec("snappy").compress(data, asbytes=True)),
-    "snappy, xerial": (SNAPPY, snappy_blocks),
-    "lz4": (LZ4, streamed("lz4")),
-    "zstd": (ZSTD, streamed("zstd")),
-    "zstd, size told": (ZSTD, lambda data: pa.Codec("zstd").compress(data, asbytes=True)),
-}
-
-
-def number(data: bytes, at: int) -> tuple[int, int]:
-    """The zig-zag varint at ``at`` and the position after it."""
-    bits = 0
-    for index in range(10):
-        byte = data[at + index]
-        bits |= (byte & 0x7F) << (7 * index)
-        if byte < 0x80:
-            if bits >> 64:
-                raise ValueError("more than 64 bits")
-            return (bits >> 1) ^ -(bits & 1), at + index + 1
-    raise ValueError("more than ten bytes")
-
-
-def part(data: bytes, at: int) -> tuple[bytes | None, int]:
-    size, at = number(data, at)
-    if size < 0:
-        return None, at
-    if at + size > len(data):
-        raise ValueError("too long")
-    return data[at : at + size], at + size
-
-
-def wire_headers(data: bytes) -> list[tuple[bytes, bytes | None]]:
-    count, at = number(data, 0)
-    if count < 0:
-        raise ValueError("a negative number of headers")
-    pairs = []
-    for _ in range(count):
-        name, at = part(data, at)
-        value, at = part(data, at)
-        if name is None:
-            raise ValueError("a header without a name")
-        pairs.append((name, value))
-    if at != len(data):
-        raise ValueError("bytes after the headers")
-    return pairs
-
-
-def reference(batch: bytes) -> list[tuple[int, int, bytes | None, bytes | None, list[tuple[bytes, bytes | None]]]]:
-    """The records of an uncompressed batch, from the description of the format; ``ValueError`` when it is broken."""
-    base, _, _, _, _, attributes, last_delta, first, latest, *_, count = HEADER.unpack_from(batch)
-    data, at, previous, found = batch[HEADER.size :], 0, -1, []
-    for _ in range(count):
-        size, at = number(data, at)
-        if size < 1 or at + size > len(data):
-            raise ValueError("too long")
-        record, at = data[at : at + size], at + size
-        moment, inner = number(record, 1)
-        delta, inner = number(record, inner)
-        key, inner = part(record, inner)
-        value, inner = part(record, inner)
-        if not previous < delta <= last_delta or not -(2**63) <= first + moment < 2**63:
-            raise ValueError("out of range")
-        moment = latest if attributes & LOG_APPEND_TIME else first + moment
-        found.append((base + delta, moment, key, value, wire_headers(record[inner:])))
-        previous = delta
-    if at != len(data):
-        raise ValueError("left over")
-    return found
-
-
-def rows_of(
-    batch: pa.RecordBatch,
-) -> list[tuple[int, int, bytes | None, bytes | None, list[tuple[bytes, bytes | None]]]]:
+def rows_of(batch: pa.RecordBatch) -> list[Row]:
     batch.validate(full=True)
     assert batch.schema == RECORDS
     return [
@@ -179,6 +81,8 @@ def test_timestamps_set_by_the_log_are_those_of_the_batch():
     assert by_log["timestamp"].to_pylist() == [9999, 9999]
     assert by_log["timestamp_type"].to_pylist() == [1, 1]
     assert decode(plain)["timestamp_type"].to_pylist() == [0, 0]
+    earliest = decode(sealed(plain, attributes=LOG_APPEND_TIME, max_timestamp=-(2**63)))
+    assert earliest["timestamp"].to_pylist() == [-(2**63)] * 2
 
 
 @given(st.lists(records, min_size=1, max_size=4), st.data())
@@ -279,33 +183,40 @@ def test_a_small_batch_cannot_claim_millions_of_records():
         decode(batch)
 
 
+@pytest.mark.parametrize(("base", "moment"), [(-(2**63), -1), (2**63 - 1, 1), (1_357_000_000_000, 2**63 - 1)])
+def test_a_timestamp_that_overflows_is_refused(base, moment):
+    plain = sealed(built([(0, b"k", b"v", [])]), base_timestamp=base)
+    body = bytes([0]) + varint(moment) + plain[HEADER.size + 3 :]
+    with pytest.raises(LogError, match="overflows"):
+        decode(sealed(plain[: HEADER.size] + varint(len(body)) + body))
+
+
+def test_a_refused_batch_leaves_nothing_behind_in_the_decoder():
+    batch, decoder = sealed(built([(0, b"k", b"v", [])]), count=7, last_delta=6), Decoder()
+    for _ in range(2):
+        with pytest.raises(LogError, match="too small"):
+            decoder.add(memoryview(batch), read_header(memoryview(batch)))
+        assert decoder.unpacked_bytes == 0
+
+
+@pytest.mark.parametrize("codec", [GZIP, SNAPPY, LZ4, ZSTD])
+@pytest.mark.parametrize("packed", [b"", b"\x82SNAPPY\x00\x00\x00"])
+def test_a_batch_of_no_records_still_needs_whole_compressed_data(codec, packed):
+    batch = sealed(built([(0, b"k", b"v", [])])[: HEADER.size] + packed, attributes=codec, count=0)
+    with pytest.raises(LogError, match="cannot be unpacked"):
+        decode(batch)
+
+
 def test_snappy_that_claims_to_unpack_to_gigabytes_is_refused():
     batch = compressed(built([(0, b"k", b"v", [])]), SNAPPY, lambda _: b"\xff\xff\xff\xff\x07" + b"x" * 50)
     with pytest.raises(LogError, match="unpack"):
         decode(batch)
 
 
-@pytest.fixture(scope="module")
-def guarded() -> Iterator[Callable[[bytes], np.ndarray]]:
-    """Places bytes so that the first one after them cannot be touched."""
-    size = 1 << 16
-    memory = mmap.mmap(-1, size + mmap.PAGESIZE)
-    address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
-    libc = ctypes.CDLL(None, use_errno=True)
-    assert libc.mprotect(ctypes.c_void_p(address + size), mmap.PAGESIZE, 0) == 0
-
-    def place(data: bytes) -> np.ndarray:
-        memory[size - len(data) : size] = data
-        return np.frombuffer(memory, np.uint8, len(data), size - len(data))
-
-    yield place
-    libc.mprotect(ctypes.c_void_p(address + size), mmap.PAGESIZE, mmap.PROT_READ | mmap.PROT_WRITE)
-
-
-@given(rows=records, changes=edits, count=st.integers(0, 20))
-def test_no_byte_beyond_the_records_is_touched(guarded, rows, changes, count):
-    data = guarded(edited(built(rows)[HEADER.size :], changes))
-    table = np.array([[0, data.size, 0, 2**31 - 1, 0, kernels.NOT_BY_LOG, count]], np.int64)
+@given(rows=records, changes=edits, count=st.integers(0, 20), low=st.booleans())
+def test_no_byte_outside_the_records_is_touched(guarded, rows, changes, count, low):
+    data = np.frombuffer(guarded.place(edited(built(rows)[HEADER.size :], changes), low=low), np.uint8)
+    table = np.array([[0, data.size, 0, 2**31 - 1, 0, 0, 0, count]], np.int64)
     offsets, timestamps, spans = np.empty(count, np.int64), np.empty(count, np.int64), np.empty((6, count), np.int32)
     code, _ = kernels.walk(data, table, offsets, timestamps, spans)
     if code == kernels.OK:
