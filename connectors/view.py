@@ -92,8 +92,19 @@ def open_view(store: str | Path, name: str, version: int | None = None) -> View:
     link = Path(store) / name / ("current" if version is None else f"v{version}/latest")
     path = link.resolve()
     if not path.is_dir():
-        raise _broken_link(link) if _is_committed(Path(store) / name, version) else _unknown(store, name, version)
+        raise _no_snapshot(store, name, version, link)
     return _at(name, path)
+
+
+def _no_snapshot(store: str | Path, name: str, version: int | None, link: Path) -> UnknownView | StoreDamaged:
+    home = Path(store) / name
+    if not _is_committed(home, version):
+        return _unknown(store, name, version)
+    if not any(found.is_symlink() for found in (home / "current", *home.glob("v*/latest"))):
+        msg = f"the first commit of view {name!r} is not finished"
+        why = "it is being made, was interrupted, or the links that lead to it were removed"
+        return UnknownView(msg, where=str(home), why=why, do=f"look again, or finish it:  refold repair {name}")
+    return _broken_link(link)
 
 
 def _at(name: str, path: Path) -> View:

@@ -32,7 +32,7 @@ from schemas import Category, Event
 from schemas.errors import UsageError
 from schemas.event import TIMESTAMP, Field
 
-SEMANTICS = 1
+SEMANTICS = 2
 """Raised whenever the meaning of decoding or folding changes; a view of another number must be rebuilt."""
 
 BUILT_IN = {"subject": pa.string(), "event_time": TIMESTAMP, "event_type": pa.string()}

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 import pyarrow as pa
 
+from connectors.generation import reached
 from connectors.log import Log, open_log
 from connectors.manifest import Manifest
 from connectors.reading import newest_manifest, read_table
@@ -222,21 +223,28 @@ def _fold_and_take_over(
         execute(job, workers=workers)
         if job.stop.is_set():
             return None
-        ahead = writer.take_over(from_another_log=_is_of_another_log(store, writer))
+        ahead = writer.take_over(from_another_log=_is_of_another_log(store, writer, job.open_log))
         if ahead is None:
             return writer.manifest
         until = ahead
 
 
-def _is_of_another_log(store: Path, writer: Writer) -> bool:
-    """Whether the live view was folded from streams that are no more: recreated, or with other partitions."""
+def _is_of_another_log(store: Path, writer: Writer, opener: Callable[[], Log]) -> bool:
+    """Whether the live view was folded from streams that are no more: recreated, with other partitions, or cut shorter."""
     fresh = writer.manifest
     assert fresh is not None
     try:
         live = newest_manifest(store, fresh.view, fresh.version)
     except StoreDamaged:
         return False  # taking over falls back to the newest manifest that can be read
-    return live is not None and _streams(live) != _streams(fresh)
+    if live is None or _streams(live) != _streams(fresh):
+        return live is not None
+    log = opener()
+    try:
+        ends = {name: list(log.describe(name).ends) for name in live.cut}
+    finally:
+        log.close()
+    return not reached(ends, live.cut)
 
 
 def _streams(manifest: Manifest) -> dict[str, tuple[str, int]]:

@@ -63,6 +63,19 @@ def test_a_topic_made_again_stops_the_run_and_a_rebuild_takes_the_new_one_in(tmp
     assert found.ok
 
 
+def test_a_log_that_was_cut_shorter_is_taken_in_by_a_rebuild(tmp_path: Path) -> None:
+    """What the live view stands at is not there any more: nothing to wait for."""
+    log, store = tmp_path / "log", tmp_path / "store"
+    pay(log, 50)
+    shutil.copytree(log, tmp_path / "shorter")
+    pay(log, 30)
+    run([totals], log=str(log), store=store, until="end")
+    with pytest.raises(LogChanged, match="shorter"):
+        run([totals], log=str(tmp_path / "shorter"), store=store, until="end")
+    assert rebuild(totals, log=str(tmp_path / "shorter"), store=store) is not None
+    assert amount(store) == sum(range(50))
+
+
 def test_a_stopped_rebuild_leaves_the_live_view_as_it_was(tmp_path: Path) -> None:
     log, store = tmp_path / "log", tmp_path / "store"
     pay(log, 50)

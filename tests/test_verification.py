@@ -261,14 +261,16 @@ def test_a_place_to_fold_in_that_cannot_be_had_is_told(store: Path) -> None:
 # -- repair
 
 
-def inodes(store: Path) -> dict[str, int]:
-    return {path.name: path.stat().st_ino for path in data(store).glob("*.parquet")}
+def written(store: Path) -> dict[str, tuple[int, int]]:
+    """Which file each name is, and when it was written."""
+    found = {path.name: path.stat() for path in data(store).glob("*.parquet")}
+    return {name: (one.st_ino, one.st_mtime_ns) for name, one in found.items()}
 
 
 @pytest.mark.parametrize("table", ["rows", "partials", "late"])
 @pytest.mark.parametrize("how", ["flipped", "cut off", "removed"])
 def test_a_repair_restores_the_damaged_file_and_touches_no_other(store: Path, table: str, how: str) -> None:
-    opened, before = open_view(store, view.name), inodes(store)
+    opened, before = open_view(store, view.name), written(store)
     name = opened.manifest.tables[table].chunks[0].file
     path, sound = data(store) / name, (data(store) / name).read_bytes()
     {"flipped": lambda: flip(path, 150), "cut off": lambda: os.truncate(path, 40), "removed": path.unlink}[how]()
@@ -276,7 +278,7 @@ def test_a_repair_restores_the_damaged_file_and_touches_no_other(store: Path, ta
     done = repair(view, log=LOG(), store=store)
     assert done is not None and done.digest == opened.digest
     assert path.read_bytes() == sound
-    changed = {file for file, inode in inodes(store).items() if before[file] != inode}
+    changed = {file for file, one in written(store).items() if before[file] != one}
     assert changed == {name}
     assert len(done.aside) == (0 if how == "removed" else 1)
     assert all((store / view.name / "v1" / kept).exists() for kept in done.aside)
