@@ -290,8 +290,8 @@ class PartitionFold:
         progress.next_offset = part.next_offset
         progress.watermark = watermark
         progress.missing += part.missing
+        progress.leader_epoch = part.leader_epoch  # of the last batch, with records or without: whatever the slices are
         if len(hashes):
-            progress.leader_epoch = part.leader_epoch
             progress.last_offset = part.records.column("offset")[-1].as_py()
             progress.last_hash = int(hashes[-1])
             progress.log_digest = (progress.log_digest + int(hashes.sum(dtype=np.uint64))) % 2**64

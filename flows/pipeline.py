@@ -76,11 +76,13 @@ class PartitionPipeline:
         if len(cuts) == 2:
             yield arrived
             return
-        offsets = np.asarray(arrived.records.column("offset"))
+        offsets, missing = np.asarray(arrived.records.column("offset")), arrived.missing
         for first, after in pairwise(cuts):
             low, high = np.searchsorted(offsets, [first, after])
             records = arrived.records.slice(int(low), int(high - low))
-            yield replace(arrived, first_offset=first, next_offset=after, records=records)
+            here = min(missing, after - first - records.num_rows)  # each hole is counted in one part
+            missing -= here
+            yield replace(arrived, first_offset=first, next_offset=after, records=records, missing=here)
 
 
 def decoder_for(category: Category, projections: Sequence[Projection]) -> Decoder:

@@ -1,9 +1,10 @@
 """Fuzzes the decoder of record batches against kafka-python's and a plain reference, in processes that may die.
 
-    python -m tests.fuzz_record_batch --inputs 10000000 --seed 1 [--processes 1] [--first 0]
+    python -m tests.fuzz_record_batch --inputs 10000000 --seed 1 [--processes 1] [--first 0] [--as-shipped]
 
 Inputs are damaged variants of what a real broker sent (``tests/golden/batches``); input N of a seed is always the
-same. The decoder runs on memory between forbidden pages, with bounds checked in compiled kernels. Every input on which
+same. The decoder runs on memory between forbidden pages, and with bounds checked in compiled kernels unless it is asked for
+``--as-shipped``: the compiler makes other code of the same kernels then. Every input on which
 decoders differ, or that ends a process, is kept in ``build/fuzz/SEED``, and makes the exit code 1. To have the library
 unpack all codecs by itself, put lz4, python-snappy and zstandard on the path.
 
@@ -87,9 +88,11 @@ class Slate:
 class Share:
     """The inputs ``[first, end)`` of a seed, given to one process after the other until all have been decided on."""
 
-    def __init__(self, directory: Path, seed: int, first: int, end: int, command: Sequence[str] = WORKER) -> None:
+    def __init__(
+        self, directory: Path, seed: int, first: int, end: int, *, checked: bool, command: Sequence[str] = WORKER
+    ) -> None:
         self._directory, self._seed, self._first, self._end = directory, seed, first, end
-        self._command = command
+        self._checked, self._command = checked, command
         path = directory / f"slate-{first}"
         path.unlink(missing_ok=True)
         self._path, self.slate = path, Slate(path)
@@ -104,7 +107,7 @@ class Share:
 
     def _survives(self, first: int) -> bool:
         arguments = (self._path, self._seed, first, self._end - first)
-        with subprocess.Popen([*self._command, *map(str, arguments)], env=environment()) as process:
+        with subprocess.Popen([*self._command, *map(str, arguments)], env=environment(self._checked)) as process:
             try:
                 code = self._wait(process)
             finally:
@@ -133,16 +136,17 @@ class Share:
         return number
 
 
-def environment() -> dict[str, str]:
-    """Bounds checked in kernels, which are cached apart: a cached kernel does not tell how it was compiled."""
+def environment(checked: bool) -> dict[str, str]:
+    """Of a fuzzing process. ``checked`` kernels are cached apart: a cached kernel does not tell how it was compiled."""
     path = os.pathsep.join(filter(None, (str(TESTS), str(TESTS.parent), os.environ.get("PYTHONPATH"))))
-    return {**os.environ, "PYTHONPATH": path, "NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(BUILD / "numba")}
+    kernels = {"NUMBA_BOUNDSCHECK": str(int(checked)), "NUMBA_CACHE_DIR": str(BUILD / f"numba-{int(checked)}")}
+    return {**os.environ, "PYTHONPATH": path, **kernels}
 
 
-def shares(directory: Path, seed: int, first: int, inputs: int, processes: int) -> Iterator[Share]:
+def shares(directory: Path, seed: int, first: int, inputs: int, processes: int, checked: bool) -> Iterator[Share]:
     cuts = [first + inputs * number // processes for number in range(processes + 1)]
     for begin, end in pairwise(cuts):
-        yield Share(directory, seed, begin, end)
+        yield Share(directory, seed, begin, end, checked=checked)
 
 
 def counted(running: Sequence[Share]) -> dict[Verdict, int]:
@@ -161,11 +165,13 @@ def told(counts: dict[Verdict, int], seconds: float) -> str:
     )
 
 
-def fuzz(seed: int, inputs: int, first: int = 0, processes: int = 1) -> dict[Verdict, int]:
+def fuzz(
+    seed: int, inputs: int, first: int = 0, processes: int = 1, *, checked: bool, directory: Path | None = None
+) -> dict[Verdict, int]:
     """Decide on ``inputs`` inputs, tell how it goes, and count the verdicts."""
-    directory = BUILD / str(seed)
+    directory = directory or BUILD / str(seed)
     directory.mkdir(parents=True, exist_ok=True)
-    running, began = list(shares(directory, seed, first, inputs, processes)), time.monotonic()
+    running, began = list(shares(directory, seed, first, inputs, processes, checked)), time.monotonic()
     with ThreadPoolExecutor(processes) as pool:
         waiting = [pool.submit(share.run) for share in running]
         reported = began
@@ -187,8 +193,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--first", type=int, default=0, help="number of the first input (with --inputs 1: only that)")
+    parser.add_argument("--as-shipped", action="store_true", help="kernels as users have them, without bounds checks")
     chosen = parser.parse_args()
-    counts = fuzz(chosen.seed, chosen.inputs, chosen.first, chosen.processes)
+    counts = fuzz(chosen.seed, chosen.inputs, chosen.first, chosen.processes, checked=not chosen.as_shipped)
     sys.exit(any(counts[verdict] for verdict in Verdict if verdict.is_failure))
 
 

@@ -84,11 +84,20 @@ def test_a_marker_met_twice_is_refused_for_it_would_let_aborted_records_through(
         batches_of(interleaved, 0, b"".join([*others[:-4], *markers, *others[-4:]]))
 
 
-@pytest.mark.parametrize("inputs", [8_000, pytest.param(300_000, marks=pytest.mark.slow)])
-def test_damaged_batches_are_read_as_by_the_library_and_the_reference_or_refused(inputs: int) -> None:
+@pytest.mark.parametrize(
+    ("inputs", "checked"),
+    [
+        (8_000, True),
+        pytest.param(300_000, True, marks=pytest.mark.slow),
+        pytest.param(300_000, False, marks=pytest.mark.slow),
+    ],
+)
+def test_damaged_batches_are_read_as_by_the_library_and_the_reference_or_refused(
+    inputs: int, checked: bool, tmp_path: Path
+) -> None:
     seed = int(os.environ.get("REFOLD_TEST_SEED") or random.SystemRandom().randrange(2**32))
     print(f"REFOLD_TEST_SEED={seed}")
-    counts = fuzz(seed, inputs)
+    counts = fuzz(seed, inputs, checked=checked, directory=tmp_path)
     assert {verdict.name: counts[verdict] for verdict in Verdict if verdict.is_failure and counts[verdict]} == {}
     assert sum(counts.values()) == inputs
     assert counts[Verdict.SAME] > inputs // 5 and counts[Verdict.REFUSED] > inputs // 5
@@ -112,7 +121,7 @@ for number in range(first, first + count):
 
 
 def test_a_read_beyond_either_end_ends_the_process_and_the_input_is_kept(tmp_path: Path) -> None:
-    share = Share(tmp_path, 1, 0, 8, (sys.executable, "-c", TRESPASSER))
+    share = Share(tmp_path, 1, 0, 8, checked=True, command=(sys.executable, "-c", TRESPASSER))
     share.run()
     assert (share.slate.counts[Verdict.CRASHED], share.slate.counts[Verdict.SAME]) == (2, 6)
     assert {path.name: path.read_bytes() for path in tmp_path.glob("*.bin")} == {
@@ -121,10 +130,14 @@ def test_a_read_beyond_either_end_ends_the_process_and_the_input_is_kept(tmp_pat
     }
 
 
-def test_a_fuzzing_process_does_not_run_where_kernels_do_not_check_bounds(tmp_path: Path) -> None:
-    unchecked = environment() | {"NUMBA_BOUNDSCHECK": "0", "NUMBA_CACHE_DIR": str(tmp_path)}
+@pytest.mark.slow
+def test_a_fuzzing_process_does_not_run_with_kernels_that_were_compiled_without_checks(tmp_path: Path) -> None:
+    cached = {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    compile_one = [sys.executable, "-c", "from batch_fuzz import worker; print(worker.checks_bounds())"]
+    unchecked = subprocess.run(compile_one, env=environment(False) | cached, capture_output=True, text=True, check=True)
+    assert unchecked.stdout == "False\n"
     command = [*WORKER, str(tmp_path / "slate"), "1", "0", "1"]
-    ended = subprocess.run(command, env=unchecked, capture_output=True, text=True)
+    ended = subprocess.run(command, env=environment(True) | cached, capture_output=True, text=True)
     assert ended.returncode and "NUMBA_BOUNDSCHECK" in ended.stderr
 
 

@@ -1,12 +1,13 @@
 """One fuzzing process: ``python -m batch_fuzz.worker SLATE SEED FIRST COUNT`` (started by fuzz_record_batch.py).
 
 Every input goes on the slate before it is decoded. Failures are kept beside the slate and printed. Refuses to run
-where compiled kernels do not check bounds.
+where compiled kernels do not check bounds, or do, against what NUMBA_BOUNDSCHECK says.
 """
 
 from __future__ import annotations
 
 import faulthandler
+import os
 import sys
 from pathlib import Path
 
@@ -56,8 +57,8 @@ class Worker:
 def main() -> None:
     path, seed, first, count = Path(sys.argv[1]), *map(int, sys.argv[2:])
     faulthandler.enable()
-    if not checks_bounds():
-        sys.exit("kernels do not check bounds: set NUMBA_BOUNDSCHECK=1 and a NUMBA_CACHE_DIR of its own")
+    if checks_bounds() != (os.environ["NUMBA_BOUNDSCHECK"] == "1"):
+        sys.exit("the cache holds kernels that were compiled with another NUMBA_BOUNDSCHECK")
     slate, worker = Slate(path), Worker(seed)
     print(f"codecs of the library: {', '.join(LIBRARY_CODECS)}", flush=True)
     for number in range(first, first + count):
