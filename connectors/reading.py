@@ -24,15 +24,17 @@ def load_chunk(store: Path, manifest: Manifest, name: str) -> Callable[[Chunk], 
     schema = manifest.tables[name].schema
     data = Version.of(store, manifest.view, manifest.version).data
 
-    def load(chunk: Chunk) -> pa.Table:
-        path = data / chunk.file
-        try:
-            return chunks.parse(read_file(path), chunk, schema, str(path))
-        except FileNotFoundError as error:
-            msg = "a file of the view is missing"
-            raise StoreDamaged(msg, where=str(path), do="rebuild the view") from error
+    return lambda chunk: read_chunk(data, chunk, schema)
 
-    return load
+
+def read_chunk(data: Path, chunk: Chunk, schema: pa.Schema) -> pa.Table:
+    """The rows of a chunk whose file lies in ``data``. Raises ``StoreDamaged`` naming the file."""
+    path = data / chunk.file
+    try:
+        return chunks.parse(read_file(path), chunk, schema, str(path))
+    except FileNotFoundError as error:
+        msg = "a file of the view is missing"
+        raise StoreDamaged(msg, where=str(path), do="rebuild the view") from error
 
 
 def read_table(store: Path, manifest: Manifest, name: str) -> pa.Table:

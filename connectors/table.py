@@ -24,7 +24,7 @@ import pyarrow as pa
 
 from connectors import chunks, fs
 from connectors.changes import Changes, Delta, Piece, apply, prepare
-from connectors.generation import Generation, Version, failed, put_aside, reached, read_file, show, stage
+from connectors.generation import Generation, Version, failed, put_aside, reached, show, stage
 from connectors.manifest import (
     BUILDING,
     LIVE,
@@ -38,11 +38,11 @@ from connectors.manifest import (
     render_schema,
     to_bytes,
 )
+from connectors.reading import read_chunk
 from schemas.canonical import check_type
 from schemas.errors import (
     CommitUnknown,
     DefinitionChanged,
-    StoreDamaged,
     StoreError,
     StoreLocked,
     Superseded,
@@ -260,13 +260,7 @@ class Writer:
         return chunk
 
     def _load(self, spec: TableSpec, chunk: Chunk) -> pa.Table:
-        path = self.generation.version.data / chunk.file
-        try:
-            data = read_file(path)
-        except FileNotFoundError as error:
-            msg = "a file of the view is missing"
-            raise StoreDamaged(msg, where=str(path), do="rebuild the view") from error
-        return chunks.parse(data, chunk, spec.schema.remove_metadata(), str(path))
+        return read_chunk(self.generation.version.data, chunk, spec.schema.remove_metadata())
 
     # -- one commit, from files to manifest
 

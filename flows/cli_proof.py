@@ -178,14 +178,15 @@ def dead_letters(view: str, store: str, as_json: bool) -> None:
 
     `refold query "FROM VIEW__dead_letters"` and `"FROM VIEW__late"` ask with SQL.
     """
-    from connectors.view import open_view
+    from connectors.view import DEAD_LETTERS, check_table, open_view
 
-    letters = open_view(Path(store), *view_name(view)).dead_letters()
+    opened = open_view(Path(store), *view_name(view))
+    check_table(opened, DEAD_LETTERS)
+    frame = opened.dead_letters().collect()
     if as_json:
-        for line in _json_array(map(_letter, letters.collect().iter_rows(named=True))):
+        for line in _json_array(map(_letter, frame.iter_rows(named=True))):
             click.echo(line)
         return
-    frame = letters.collect()
     for row in frame.head(LETTERS_SHOWN).iter_rows(named=True):
         click.echo(f"{row['category']}/{row['partition']} offset {row['offset']:,}  key {_short(row['key'])}")
         click.echo(f"  why      {row['reason']}")

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from connectors.generation import snapshot_files
 from connectors.manifest import ROWS
-from connectors.view import View, list_views, open_view
-from schemas.errors import StoreDamaged, UsageError
+from connectors.view import DEAD_LETTERS, LATE, check_table, list_views, open_view
+from schemas.errors import UsageError
 
 if TYPE_CHECKING:
     import polars as pl
-
-LATE, DEAD_LETTERS = "__late", "__dead_letters"
 
 
 def query(store: Path, sql: str) -> pl.DataFrame:
@@ -29,7 +25,7 @@ def query(store: Path, sql: str) -> pl.DataFrame:
 
     words = set(re.findall(r"\w+", sql))
     known = [view.name for view in list_views(store)]
-    named = {name: words & {name, f"{name}{LATE}", f"{name}{DEAD_LETTERS}"} for name in known}
+    named = {name: words & {name, f"{name}__late", f"{name}__dead_letters"} for name in known}
     tables = {table: frame for name, asked in named.items() if asked for table, frame in _tables(store, name, asked)}
     if not tables:
         raise UsageError(
@@ -46,31 +42,15 @@ def query(store: Path, sql: str) -> pl.DataFrame:
 def _tables(store: Path, name: str, asked: set[str]) -> Iterator[tuple[str, pl.LazyFrame]]:
     """The tables of one view that are asked for, all of one snapshot."""
     view = open_view(store, name)
-    for table in sorted(asked):
-        _check_files(view, {f"{name}{LATE}": "late", f"{name}{DEAD_LETTERS}": "dead_letters"}.get(table, ROWS))
-    sides = {name: view.scan, f"{name}{LATE}": view.late, f"{name}{DEAD_LETTERS}": view.dead_letters}
-    yield from ((table, sides[table]()) for table in sorted(asked))
-
-
-def _check_files(view: View, table: str) -> None:
-    """Raises ``StoreDamaged``. Parquet's readers check no bytes: of a flipped bit they would make other rows, silently.
-
-    It costs about a second a gigabyte, which is less than reading the rows does.
-    """
-    stored = [view.generation.version.data / chunk.file for chunk in view.manifest.tables[table].chunks]
-    shown = [view.path / name for name, _ in snapshot_files(view.manifest)] if table == ROWS else stored
-    why: str | None = None
-    for path in shown:
-        try:
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-        except OSError as error:
-            msg, why = "a file of the view cannot be read", str(error)
-        else:
-            if path.name.endswith(f"{digest}.parquet"):
-                continue
-            msg = "a file of the view is not what was written"
-        raise StoreDamaged(msg, where=str(path), why=why, do=f"refold repair {view.name}")
+    sides = {
+        name: (ROWS, view.scan),
+        f"{name}__late": (LATE, view.late),
+        f"{name}__dead_letters": (DEAD_LETTERS, view.dead_letters),
+    }
+    for asked_for in sorted(asked):
+        table, scan = sides[asked_for]
+        check_table(view, table)
+        yield asked_for, scan()
 
 
 def _with_select(sql: str) -> str:

@@ -175,15 +175,17 @@ def columns(draw: st.DrawFn, terms: Sequence[Term]) -> Column:
 
 
 @st.composite
-def pairs(draw: st.DrawFn, name: str = "drawn") -> Pair:
-    """Any projection that the terms allow."""
-    types = draw(st.sampled_from(list(TERMS)))
+def pairs(draw: st.DrawFn, name: str = "drawn", *, sums: bool = False) -> Pair:
+    """Any projection that the terms allow; ``sums``: one that sums whole numbers, among other things."""
+    usual = [("Measured",), ("Measured", "Moved"), ("Measured", "Moved")]
+    types = draw(st.sampled_from(usual if sums else [*TERMS, *usual]))
     terms = TERMS[types]
     size_us = draw(st.none() | st.sampled_from(WINDOWS))
     lateness_us = draw(st.sampled_from(LATENESS)) if size_us else 0
     least = 0 if size_us else 1  # a view has a window or a key
     key = draw(st.lists(st.sampled_from(terms), min_size=least, max_size=2))
     drawn = draw(st.lists(columns(terms), min_size=1, max_size=5))
+    drawn += [Column("sum", field("number", "int"), None)] * sums
     named = {f"c{number}": column for number, column in enumerate(drawn)}
     used = [*key, *(term for column in drawn for term in column.terms())]
     projection = Projection(
@@ -244,7 +246,9 @@ WHOLE_VALUES: list[bytes | None] = [
 SUBJECTS = ['"s"', '"s"', '"t"', '"t"', '""', "null", MISSING, "7"]
 FAR_AHEAD_MS = 32_472_144_000_000
 """In the year 2999: a dead letter, unless the record has no timestamp to compare with."""
-OUT_OF_ORDER_MS = [-5000, 0, 999, 1000, 3000, 20_000, 60_000, 60_000, 86_400_000, FAR_AHEAD_MS]
+OUT_OF_ORDER_MS = [-5000, 0, 0, 999, 1000, 3000, 20_000, 20_000, 60_000, 60_000, 86_400_000, FAR_AHEAD_MS]
+PACE_MS = 2000
+"""Event time moves on by so much from offset to offset, give or take a few seconds. Many events have the same time."""
 
 
 def joined(members: dict[str, str]) -> str:
@@ -256,7 +260,7 @@ def value(kind: str, time: int, subject: str, members: dict[str, str]) -> bytes:
     return text.encode().replace("\xff".encode(), b"\xff")
 
 
-def event(lots: random.Random, *, large: bool) -> bytes:
+def event(lots: random.Random, offset: int, *, large: bool) -> bytes:
     """Mostly a good one; a bad member hurts those who read it."""
     members = {name: lots.choice(texts) for name, texts in GOOD.items()}
     if lots.random() < 0.2:
@@ -264,42 +268,45 @@ def event(lots: random.Random, *, large: bool) -> bytes:
         members[name] = lots.choice(BAD[name])
     if large and lots.random() < 0.3:
         members["number"] = lots.choice(LARGE)
-    time = lots.randint(0, 90) * 1000 if lots.random() < 0.8 else lots.choice(OUT_OF_ORDER_MS)
+    time = (offset // 2 + lots.randint(-2, 2)) * 2 * PACE_MS if lots.random() < 0.9 else lots.choice(OUT_OF_ORDER_MS)
     return value(lots.choice(TYPE_NAMES), time, lots.choice(SUBJECTS), members)
 
 
-def entry(lots: random.Random, *, large: bool, gaps: str) -> Entry:
+def entry(seed: int, offset: int, *, large: bool, gaps: str, leader_epoch: int = 0) -> Entry:
+    """What is at an offset, drawn as one number, so that a log is found fast and shrinks by leaving records out.
+
+    ``gaps`` is the kind of the offsets without a record. ``large``: sums may overflow.
+    """
+    lots = random.Random(seed)
     return Entry(
-        value=event(lots, large=large) if lots.random() < 0.9 else lots.choice(WHOLE_VALUES),
+        value=event(lots, offset, large=large) if lots.random() < 0.9 else lots.choice(WHOLE_VALUES),
         timestamp=lots.choice([90_000, 90_000, 90_000, 90_000, 90_000, 0, -1]),
         key=lots.choice([b"s", b"t", b"", None, b"\xff"]),
         kind=gaps if lots.random() < 0.2 else RECORD,
         timestamp_type=lots.randint(0, 1),
+        leader_epoch=leader_epoch,
     )
 
 
-def entries(*, large: bool = False, gaps: str = CONTROL) -> st.SearchStrategy[Entry]:
-    """What may be at an offset; ``gaps`` is the kind of the offsets without a record. ``large``: sums may overflow.
-
-    Drawn as one number, so that a log is found fast and shrinks by leaving records out.
-    """
-    return st.integers(0, 2**32).map(lambda seed: entry(random.Random(seed), large=large, gaps=gaps))
+SEEDS = st.integers(0, 2**32)
 
 
 @st.composite
-def partitions(draw: st.DrawFn, *, large: bool = False, count_max: int = 6) -> list[list[Entry]]:
-    """A whole category: of any number of partitions, some of them empty; either transactional or compacted."""
-    number = draw(st.integers(1, count_max))
-    one = entries(large=large, gaps=draw(st.sampled_from([CONTROL, REMOVED])))
-    sizes = [draw(st.sampled_from([25, 10, 3, 0])) for _ in range(number)]
-    found = [draw(st.lists(one, min_size=size, max_size=size)) for size in sizes]
-    return [_with_leaders(draw, part) for part in found]
+def partitions(draw: st.DrawFn, *, large: bool = False) -> list[list[Entry]]:
+    """A whole category, either transactional or compacted; one of its partitions may be empty, or all be short."""
+    gaps = draw(st.sampled_from([CONTROL, REMOVED]))
+    sizes = draw(st.lists(st.sampled_from([30, 30, 10, 3]), min_size=1, max_size=6))
+    if draw(st.integers(0, 3)) == 3:
+        sizes[draw(st.integers(0, len(sizes) - 1))] = 0
+    return [draw(_partition(size, large=large, gaps=gaps)) for size in sizes]
 
 
-def _with_leaders(draw: st.DrawFn, part: list[Entry]) -> list[Entry]:
-    """Another leader from some offset on."""
-    change = draw(st.integers(0, len(part)))
+@st.composite
+def _partition(draw: st.DrawFn, size: int, *, large: bool, gaps: str) -> list[Entry]:
+    """From some offset on there is another leader."""
+    change = draw(st.integers(0, size))
+    seeds = draw(st.lists(SEEDS, min_size=size, max_size=size))
     return [
-        Entry(e.value, e.timestamp, e.key, e.kind, e.timestamp_type, leader_epoch=int(offset >= change))
-        for offset, e in enumerate(part)
+        entry(seed, offset, large=large, gaps=gaps, leader_epoch=int(offset >= change))
+        for offset, seed in enumerate(seeds)
     ]
