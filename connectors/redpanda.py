@@ -134,6 +134,7 @@ class RedpandaLog(BrokerLog):
             "kafka_client": _Client,
             "request_timeout_ms": self.timeout_ms,
             "bootstrap_timeout_ms": self.timeout_ms,
+            "connections_max_idle_ms": self.timeout_ms + 540_000,
             "reconnect_backoff_max_ms": 1000,
             "retry_backoff_ms": 20,
             **self._security,
@@ -293,9 +294,8 @@ def _of_old(batch: memoryview) -> Fetched:
     """A batch of format 0 or 1, decoded by the library."""
     found = MemoryRecords(batch).next_batch()
     if not found.validate_crc():
-        raise LogError(
-            "a record batch is damaged: its checksum does not match", where=f"batch at {found.base_offset:,}"
-        )
+        msg = "a record batch is damaged: its checksum does not match"
+        raise LogError(msg, where=f"batch at {found.base_offset:,}")
     rows = [
         (r.offset, -1 if r.timestamp is None else r.timestamp, r.timestamp_type or 0, r.key, r.value) for r in found
     ]

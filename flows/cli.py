@@ -10,8 +10,9 @@ from typing import NoReturn
 
 import click
 
-from flows.cli_options import options, picked, print_json, stop_on_signals, view_name
+from flows.cli_options import options, picked, print_json, view_name
 from flows.cli_proof import COMMANDS
+from flows.stopping import stop_on_signals
 from schemas.errors import RefoldError, UsageError
 
 OVERVIEW = """\

@@ -1,11 +1,9 @@
-"""What several commands share: options with one wording, views by name, signals, JSON."""
+"""What several commands share: options with one wording, views by name, JSON."""
 
 from __future__ import annotations
 
 import json
 import os
-import signal
-import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -84,20 +82,6 @@ def options(*names: str) -> Decorator:
 def _debug(_: click.Context, __: click.Parameter, value: bool) -> None:
     if value:
         os.environ["REFOLD_DEBUG"] = "1"
-
-
-def stop_on_signals() -> threading.Event:
-    """Ctrl-C and SIGTERM ask the job to commit what it has folded and end; a second Ctrl-C does not wait."""
-    stop = threading.Event()
-
-    def ask(number: int, _: object) -> None:
-        if stop.is_set() and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        stop.set()
-
-    signal.signal(signal.SIGTERM, ask)
-    signal.signal(signal.SIGINT, ask)
-    return stop
 
 
 def picked(names: tuple[str, ...], modules: tuple[str, ...]) -> list[Projection]:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flows.cli_options import options, picked, print_json, stop_on_signals, view_name
+from flows.cli_options import options, picked, print_json, view_name
+from flows.stopping import stop_on_signals
 
 if TYPE_CHECKING:
     from connectors.diff import Difference
@@ -51,7 +52,7 @@ def verify(
     from flows.verification import verify as verify_view
 
     (projection,) = picked((view,), modules)
-    stop = stop_on_signals()
+    stop = stop_on_signals(unfinished=1)
     with shown(Meter("Verify", quiet=quiet)) as meter:
         found = verify_view(
             projection, log=log, store=store, workers=workers, scratch=scratch, stop=stop, watch=meter.watch
@@ -153,7 +154,7 @@ def repair(
     from flows.repairing import repair as repair_view
 
     (projection,) = picked((view,), modules)
-    stop = stop_on_signals()
+    stop = stop_on_signals(unfinished=1)
     with shown(Meter("Refold", quiet=quiet)) as meter:
         done = repair_view(projection, log=log, store=store, workers=workers, stop=stop, watch=meter.watch)
     if done is None:

@@ -16,10 +16,14 @@ import traceback
 from contextlib import suppress
 from typing import NoReturn
 
+from connectors.clock import monotonic
+from flows.stopping import stop_seconds
 from schemas.errors import RefoldError, Superseded
 
 WAIT_S = 10
 """How long the other processes may take to end before they are killed."""
+LAST_S = 0.3
+"""How long they may take beyond what a stop may take."""
 FAILED = 3
 AGAIN = 75
 """Exit code of a process that asks for all of them to be started again (EX_TEMPFAIL of sysexits.h)."""
@@ -43,7 +47,7 @@ def supervise(processes: int) -> int:
         children[:] = _start(processes)
         if stop.is_set():
             _terminate(children)
-        code = _wait(children)
+        code = _wait(children, stop)
     return code
 
 
@@ -54,16 +58,28 @@ def _start(processes: int) -> Children:
     return [subprocess.Popen([*place, "--process-id", str(number), *rest]) for number in range(processes)]
 
 
-def _wait(children: Children) -> int:
+def _wait(children: Children, stop: threading.Event) -> int:
     """All of them to their end; the first that fails ends all."""
     while True:
         codes = [child.poll() for child in children]
+        if stop.is_set():
+            return _stopped(children)
         if any(codes):
             return _failed(children)
         if None not in codes:
             return 0
         with suppress(subprocess.TimeoutExpired):
             children[codes.index(None)].wait(0.1)
+
+
+def _stopped(children: Children) -> int:
+    """All were asked to stop. One that had only just begun ends by the signal itself, and others may wait for it in vain:
+    whoever has not ended in time is killed, and nothing is lost by it."""
+    deadline = monotonic() + stop_seconds() + LAST_S
+    for child in children:
+        _end(child, max(0.0, deadline - monotonic()))
+    failed = {child.returncode for child in children if child.returncode > 0} - {AGAIN}
+    return next((known for known in (2, 1) if known in failed), FAILED) if failed else 0
 
 
 def _failed(children: Children) -> int:
@@ -103,11 +119,15 @@ def _terminate(children: Children) -> None:
 def _bring_down(children: Children) -> None:
     _terminate(children)
     for child in children:
-        try:
-            child.wait(WAIT_S)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
+        _end(child, WAIT_S)
+
+
+def _end(child: subprocess.Popen[bytes], wait_s: float) -> None:
+    try:
+        child.wait(wait_s)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
 
 
 def _free_ports(count: int) -> list[int]:

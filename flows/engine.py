@@ -58,7 +58,8 @@ def execute(job: Job, *, workers: int | None = None, process: int | None = None,
             epoch_interval=EPOCH,
         )
     except BaseException as error:  # the engine's panics are no Exceptions
-        raise _cause(job, error, process) from None
+        if not (job.error is None and job.stop.is_set() and _is_lost(error, process)):
+            raise _cause(job, error, process) from None
     finally:
         job.close()
     if job.error is not None:
@@ -69,10 +70,14 @@ def _cause(job: Job, error: BaseException, process: int | None) -> BaseException
     """The error of the part that failed first; in a cluster, a panic without one means that a process was lost."""
     if job.error is not None:
         return job.error
-    if process is not None and type(error).__name__ == "PanicException":
+    if _is_lost(error, process):
         msg = "another process of the cluster has ended"
         return RefoldError(msg, do="start all of them again: they go on from the last commit")
     return error
+
+
+def _is_lost(error: BaseException, process: int | None) -> bool:
+    return process is not None and type(error).__name__ == "PanicException"
 
 
 class _Fold:

@@ -254,11 +254,14 @@ def finish(arguments: list[str], *, cwd: str | Path = ROOT, **environment: str) 
 
 @contextlib.contextmanager
 def started(arguments: list[str], **environment: str) -> Iterator[subprocess.Popen[str]]:
-    """A process that runs beside the test, with all its children; it never outlives the test."""
+    """A process that runs beside the test, with all its children; it never outlives the test.
+
+    However busy the machine is, it has time to commit when it is asked to stop, unless ``environment`` says otherwise.
+    """
     process = subprocess.Popen(
         arguments,
         cwd=ROOT,
-        env={**os.environ, **environment},
+        env={"REFOLD_STOP_SECONDS": str(PATIENCE_SECONDS), **os.environ, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -7,11 +7,13 @@ Moments are drawn from a seed that is printed; REFOLD_TEST_SEED=... draws the sa
 from __future__ import annotations
 
 import random
+import re
 import signal
 import statistics
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,7 +21,8 @@ import pipelines
 import pytest
 from broker.kafka import Broker
 from kafka import KafkaProducer
-from pipelines import NAMES, append, events, in_topic, started, until
+from pipelines import NAMES, append, command, events, in_topic, started, until
+from test_cluster import Process, children
 from test_crash import count_files, lots, read, went
 
 from connectors import open_log, open_view
@@ -33,7 +36,7 @@ RUN = """
 import sys
 import pipelines
 from flows import run
-from flows.cli_options import stop_on_signals
+from flows.stopping import stop_on_signals
 from flows.committer import Pace
 topic, log, store, *workers = sys.argv[1:]
 run(pipelines.in_topic(topic), log=log, store=store, pace=Pace(0.05), workers=int(*workers or [1]), stop=stop_on_signals())
@@ -125,6 +128,46 @@ def test_a_run_lives_through_its_broker_killed_and_started_again(broker_process:
     assert pipelines.digests(store) == pipelines.digests_of_all()
 
 
+SILENCE = {"REFOLD_BROKER_TIMEOUT": "3600", "REFOLD_STOP_SECONDS": "1.5"}
+"""Nobody answers, and whoever waits for that would outlast the patience of a test."""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_commands_that_wait_for_a_dead_broker(
+    number: int, broker_process: Broker, tmp_path: Path
+) -> None:
+    name, log, store = "flights-silent", f"redpanda://{broker_process.address}", tmp_path / "store"
+    append(log, events().slice(0, 6000), name)
+    with started(follow(name, log, store), **SILENCE) as following:
+        until(lambda: all(read(store, view) == 6000 for view in NAMES), following)
+        broker_process.kill()
+        with started(follow(name, log, tmp_path / "2"), **SILENCE) as opening, cluster(log, tmp_path / "3") as both:
+            until(lambda: is_asking(opening.pid) and len(children(both)) == 2, opening)
+            until(lambda: all(map(is_asking, children(both))), both)
+            for process in (following, opening, both):
+                process.send_signal(number)
+            for process in (following, opening, both):
+                _, err = process.communicate(timeout=pipelines.PATIENCE_SECONDS)
+                assert process.returncode == 0, err
+                assert "Traceback" not in err and "error" not in err
+    broker_process.start()
+    append(log, events().slice(6000), name)
+    run(in_topic(name), log=log, store=store, until="end")
+    assert pipelines.digests(store) == pipelines.digests_of_all()
+
+
+def cluster(log: str, store: Path) -> AbstractContextManager[Process]:
+    return started(command("run", *NAMES, "--processes", "2", "--log", log, "--store", store), **SILENCE)
+
+
+def is_asking(pid: int) -> bool:
+    """Its handlers are there: they are laid before the log is opened."""
+    with suppress(FileNotFoundError):
+        caught = re.search(r"SigCgt:\s*(\w+)", Path(f"/proc/{pid}/status").read_text())
+        return caught is not None and bool(int(caught[1], 16) >> (signal.SIGTERM - 1) & 1)
+    return False
+
+
 @pytest.mark.slow
 def test_signals_at_random_moments_end_a_run_in_order(
     broker: str, topic: Callable[..., str], lots: random.Random, tmp_path: Path
@@ -134,7 +177,7 @@ def test_signals_at_random_moments_end_a_run_in_order(
     share = events().num_rows // 40
     for number in range(40):
         append(log, events().slice(number * share, share), name)
-        with started(follow(name, log, store, lots.randint(1, 2))) as process:
+        with started(follow(name, log, store, lots.randint(1, 2)), REFOLD_STOP_SECONDS="1.5") as process:
             files, there = lots.randint(0, 40), count_files(store)
             whole = (number + 1) * share
             until(lambda n=files, t=there, w=whole: count_files(store) > t + n or read(store) == w, process)  # type: ignore[misc]

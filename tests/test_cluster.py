@@ -89,7 +89,7 @@ def has_read(store: Path, records: int) -> bool:
 
 
 def children(process: Process) -> list[int]:
-    listed = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True)
+    listed = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=False)
     return sorted(map(int, listed.stdout.split()))
 
 

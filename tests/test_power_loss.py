@@ -30,8 +30,8 @@ from connectors.generation import Generation, Version
 from connectors.local import LocalLog
 from connectors.log import APPENDS
 from connectors.table import Writer, open_writer
-from connectors.view import View
-from flows import rebuild, run
+from connectors.view import View, check_files
+from flows import rebuild, repair, run
 from flows.committer import Pace
 from flows.flights import departures_by_hour
 from schemas.errors import RefoldError, StoreDamaged, UnknownCategory, UnknownView
@@ -320,6 +320,43 @@ class RebuildingFlights(Flights):
 @efforts(Effort(mixtures=1, again=0, every=6), Effort(mixtures=6, again=10, later=20))
 def test_a_rebuild_of_flights(effort: Effort, tmp_path: Path) -> None:
     interrupted(RebuildingFlights(), tmp_path, effort)
+
+
+class Repairing(Flights):
+    """Three damaged files of the view of flights: one changed, one gone, one gone from the snapshot alone."""
+
+    def prepare(self, place: Path) -> None:
+        super().prepare(place)
+        super().work(place, lambda _: None)
+        manifest = open_view(place / "store", departures_by_hour.name).manifest
+        home = place / "store" / departures_by_hour.name / "v1"
+        changed, gone = (home / "data" / chunk.file for chunk in all_chunks(manifest)[:2])
+        data = changed.read_bytes()
+        changed.unlink()
+        changed.write_bytes(data[:-1])
+        gone.unlink()
+        next((home / "latest").resolve().glob("*.parquet")).unlink()
+        assert len(check_files(place / "store", departures_by_hour.name, 1)) >= 2
+
+    def work(self, place: Path, acknowledge: Acknowledge) -> None:
+        assert repair(departures_by_hour, log=str(place / "log"), store=place / "store", workers=1) is not None
+        acknowledge(1)
+
+    def look(self, place: Path, acknowledged: int) -> None:
+        damaged = check_files(place / "store", departures_by_hour.name, 1)
+        assert not (acknowledged and damaged)
+        kept = [path for path in (place / "store").rglob("*") if ".damaged" in path.name]
+        assert kept or damaged, "what was damaged is kept"
+
+    def outcome(self, place: Path) -> Any:
+        assert check_files(place / "store", departures_by_hour.name, 1) == []
+        assert records_seen(place / "store") == 400
+        return outcome_of_flights(place / "store")
+
+
+@efforts(Effort(mixtures=1, again=0, every=3), Effort(mixtures=6, again=10, later=20))
+def test_a_repair(effort: Effort, tmp_path: Path) -> None:
+    interrupted(Repairing(), tmp_path, effort)
 
 
 # -- the embedded log
