@@ -43,6 +43,8 @@ DAMAGE = {
 @nb.njit(nogil=True, cache=True)
 def varint(data: npt.NDArray[np.uint8], at: int, end: int) -> tuple[np.int64, int]:
     """The zig-zag number at ``at`` and the position after it; position -1 when it does not fit 64 bits or ``end``."""
+    if 0 <= at < min(end, data.size) and data[at] < 0x80:  # nearly all of them
+        return np.int64(data[at] >> 1) ^ -np.int64(data[at] & 1), at + 1
     bits = np.uint64(0)
     for index in range(10):
         if not 0 <= at < min(end, data.size):

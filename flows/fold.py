@@ -16,11 +16,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from connectors.log import Slice
+from flows.grouping import distinct_rows
 from flows.partials import Partials
 from flows.progress import COUNTS, Progress
 from flows.projection import Projection
 from schemas.canonical import encode
-from schemas.decode import DEAD, LIVE, MARKER, SUBJECT, TOMBSTONE, Decoded
+from schemas.decode import DEAD, LIVE, MARKER, SUBJECT, TOMBSTONE, Decoded, in_codes
+from schemas.dictionary import plain
 from schemas.event import TIMESTAMP
 
 Ints = npt.NDArray[np.int64]
@@ -133,7 +135,7 @@ class PartitionFold:
 
     def _of_my_types(self, decoded: Decoded) -> Mask:
         codes = [code for code, event in enumerate(decoded.types) if event in self.projection.events]
-        return (decoded.fate == LIVE) & np.isin(decoded.type_code, codes)
+        return (decoded.fate == LIVE) & in_codes(decoded.type_code, codes, len(decoded.types))
 
     def _dead_rows(self, decoded: Decoded, mine: Mask) -> Mask:
         """Dead by envelope, or by a column that this projection reads: invalid, or required and missing."""
@@ -143,14 +145,15 @@ class PartitionFold:
             if name in self.projection.fields:
                 column = (name, self.projection.fields[name].type)
                 dead |= mine & decoded.invalid[column]
-                dead |= mine & self._required(decoded, name) & np.asarray(decoded.columns[column].is_null())
+                if decoded.columns[column].null_count:
+                    dead |= mine & self._required(decoded, name) & np.asarray(decoded.columns[column].is_null())
             elif column:
                 dead |= mine & decoded.invalid[column]
         return dead
 
     def _required(self, decoded: Decoded, name: str) -> Mask:
         codes = [c for c, event in enumerate(decoded.types) for f in event.fields if f.name == name and not f.nullable]
-        return np.isin(decoded.type_code, codes)
+        return in_codes(decoded.type_code, codes, len(decoded.types))
 
     def _late_rows(self, event_time: Ints, marks: Ints) -> Mask:
         window = self.projection.window
@@ -167,12 +170,19 @@ class PartitionFold:
         keys = [values[f"key:{name}"] for name in self.projection.key]
         if self.projection.window:
             keys = [pa.array(self.projection.window.starts(time)).cast(TIMESTAMP), *keys]
-        groups = encode(keys) if keys else pa.array([b""] * len(rows), pa.binary())
-        ids = self._partials.intern(groups)
+        ids = self._group_ids(keys, len(rows))
         for acc, state in zip(self.projection.accumulators, self._partials.states, strict=True):
             value = values.get(f"input:{acc.name}")
             acc.update(state, ids, _contributes(value, values.get(f"where:{acc.name}"), len(rows)), value, time)
         self._mark_changed(ids)
+
+    def _group_ids(self, keys: list[pa.Array], n: int) -> Ints:
+        """The group of each row. Only the distinct keys of the slice are encoded and looked up."""
+        if not keys:
+            return np.zeros(n, np.int64) + self._partials.intern(pa.array([b""], pa.binary()))
+        ids, firsts = distinct_rows(keys)
+        rows = pa.array(firsts)
+        return self._partials.intern(encode([plain(key.take(rows)) for key in keys]))[ids]
 
     def _evaluate(self, decoded: Decoded, rows: Ints) -> dict[str, pa.Array]:
         """All expressions at ``rows``, in their canonical types. Plain columns never leave Arrow."""
@@ -180,14 +190,15 @@ class PartitionFold:
         found, computed = {}, {}
         for name, expression in self.projection.expressions().items():
             root = expression.meta.root_names()
-            plain = len(root) == 1 and expression.meta.eq(pl.col(root[0]))
-            if plain:
-                found[name] = columns[root[0]]
+            direct = len(root) == 1 and expression.meta.eq(pl.col(root[0]))
+            if direct:
+                array = columns[root[0]]
+                found[name] = array if name.startswith("key:") else plain(array)
             else:
                 computed[name] = expression.alias(name)
         if computed:
             frame = (
-                pl.DataFrame([pl.Series(name, array) for name, array in columns.items()])
+                pl.DataFrame([pl.Series(name, plain(array)) for name, array in columns.items()])
                 if columns
                 else pl.DataFrame({"": rows})
             )

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.category import Category
+from schemas.dictionary import TEXTS, plain
 from schemas.envelope import MARKER_TYPE, constant
 from schemas.event import TIMESTAMP, Event
 from schemas.instants import LAST_US, milliseconds
@@ -44,7 +45,8 @@ class Decoded:
 
     ``fate``: LIVE, TOMBSTONE, MARKER or DEAD (uint8). ``event_time``: microseconds since the epoch, meant where LIVE or
     MARKER. ``type_code``: index into ``types``, or OTHER_TYPE. ``reasons``: why a DEAD record is dead, by row.
-    ``columns[c]`` is null where ``invalid[c]``, where the type has no such field, and where the member is missing.
+    ``columns[c]`` is null where ``invalid[c]``, where the type has no such field, and where the member is missing; texts may be
+    of type ``TEXTS``.
     """
 
     types: tuple[type[Event], ...]
@@ -147,7 +149,7 @@ class Decoder:
         kill(parsed.invalid[place], f"`{_dotted(place)}` (the event type) is not text")
         kill(np.asarray(found.is_null()), f"`{_dotted(place)}` (the event type) is missing")
         known = pa.array([event.type_name for event in self._types] + [MARKER_TYPE], pa.string())
-        codes = np.asarray(pc.fill_null(pc.index_in(found, known), OTHER_TYPE)).astype(np.int32)
+        codes = _index_in(found, known)
         markers = codes == len(self._types)
         fate[markers & (fate == LIVE)] = MARKER
         codes[markers] = OTHER_TYPE
@@ -178,10 +180,10 @@ class Decoder:
         strangers = 0
         for column, codes in self._fields.items():
             path = self._envelope.field(column[0])
-            has_field = np.isin(result.type_code, codes)
+            has_field = in_codes(result.type_code, codes, len(self._types))
             strangers += int((parsed.invalid[path] & ~has_field).sum())
             values = parsed.columns[path]
-            result.columns[column] = values if has_field.all() else pc.if_else(pa.array(has_field), values, None)
+            result.columns[column] = values if has_field.all() else _where(has_field, values)
             result.invalid[column] = parsed.invalid[path] & has_field
         self._by_type = strangers > len(result.fate) // 1000
 
@@ -201,6 +203,29 @@ class Decoder:
                 pieces[column].append((rows, parsed.columns[path], parsed.invalid[path]))
         for column, found in pieces.items():
             result.columns[column], result.invalid[column] = _scatter(found, column[1], n)
+
+
+def in_codes(type_code: npt.NDArray[np.int32], codes: Sequence[int], types: int) -> Mask:
+    """Which rows have one of these type codes, of ``types`` that there are."""
+    wanted = np.zeros(types + 1, np.bool_)  # the last for OTHER_TYPE, which is -1
+    wanted[list(codes)] = True
+    return wanted[type_code]
+
+
+def _index_in(texts: pa.Array, known: pa.Array) -> npt.NDArray[np.int32]:
+    """The place of each text among the known ones; OTHER_TYPE where it is none of them, or null."""
+    distinct = texts.dictionary if texts.type == TEXTS else texts
+    places = pc.fill_null(pc.index_in(distinct, known), OTHER_TYPE)
+    if texts.type == TEXTS:
+        places = pc.fill_null(places.take(texts.indices), OTHER_TYPE)
+    return np.asarray(places).astype(np.int32)
+
+
+def _where(rows: Mask, values: pa.Array) -> pa.Array:
+    """``values`` at ``rows``, null elsewhere."""
+    if values.type == TEXTS:
+        return pa.DictionaryArray.from_arrays(pc.if_else(pa.array(rows), values.indices, None), values.dictionary)
+    return pc.if_else(pa.array(rows), values, None)
 
 
 def _text(keys: pa.BinaryArray) -> tuple[pa.Array, Mask]:
@@ -234,7 +259,7 @@ def _scatter(pieces: list[tuple[Ints, pa.Array, Mask]], kind: pa.DataType, n: in
         invalid[rows] = bad
         places[rows] = np.arange(start, start + len(rows))
         start += len(rows)
-    packed = pa.concat_arrays([array for _, array, _ in pieces]) if pieces else pa.nulls(0, kind)
+    packed = pa.concat_arrays([plain(array) for _, array, _ in pieces]) if pieces else pa.nulls(0, kind)
     return packed.take(pa.array(places, mask=places < 0)), invalid
 
 
@@ -246,5 +271,5 @@ def _unpack(packed: Decoded, rows: Ints, n: int) -> Decoded:
     whole.fate[rows], whole.event_time[rows], whole.type_code[rows] = packed.fate, packed.event_time, packed.type_code
     whole.reasons.update({int(rows[row]): reason for row, reason in packed.reasons.items()})
     for column, array in packed.columns.items():
-        whole.columns[column], whole.invalid[column] = _scatter([(rows, array, packed.invalid[column])], array.type, n)
+        whole.columns[column], whole.invalid[column] = _scatter([(rows, array, packed.invalid[column])], column[1], n)
     return whole

@@ -21,6 +21,7 @@ Mask = npt.NDArray[np.bool_]
 
 FIRST_US = -62_135_596_800_000_000
 """0001-01-01T00:00:00Z in microseconds since the epoch."""
+NO_DAY = np.iinfo(np.int64).min
 LAST_US = 253_402_300_799_999_999
 """9999-12-31T23:59:59.999999Z."""
 
@@ -58,14 +59,20 @@ def _digits(data: npt.NDArray[np.uint8], at: int, count: int) -> Any:
 @nb.njit(nogil=True, cache=True)
 def _days(data: npt.NDArray[np.uint8], at: int) -> int:
     """Days since the epoch of the ten bytes ``YYYY-MM-DD``; the smallest int64 where they are no date."""
-    no = np.iinfo(np.int64).min
-    y, m, d = _digits(data, at, 4), _digits(data, at + 5, 2), _digits(data, at + 8, 2)
-    if y < 1 or m < 1 or m > 12 or d < 1 or data[at + 4] != 0x2D or data[at + 7] != 0x2D:
-        return no
+    if data[at + 4] != 0x2D or data[at + 7] != 0x2D:
+        return NO_DAY
+    return days_of(_digits(data, at, 4), _digits(data, at + 5, 2), _digits(data, at + 8, 2))
+
+
+@nb.njit(nogil=True, cache=True)
+def days_of(y: int, m: int, d: int) -> int:
+    """Days since the epoch of a date of the years 1 to 9999; ``NO_DAY`` where there is no such date."""
+    if y < 1 or m < 1 or m > 12 or d < 1:
+        return NO_DAY
     leap = y % 4 == 0 and (y % 100 != 0 or y % 400 == 0)
     longest = 29 if m == 2 and leap else 28 if m == 2 else 30 if m in (4, 6, 9, 11) else 31
     if d > longest:
-        return no
+        return NO_DAY
     # Days from civil, proleptic Gregorian: H. Hinnant, "chrono-compatible low-level date algorithms".
     if m <= 2:
         y -= 1
@@ -83,7 +90,7 @@ def _dates(data: npt.NDArray[np.uint8], offsets: Ints) -> tuple[Ints, Mask]:
     for i in range(n):
         if offsets[i + 1] - offsets[i] == 10:
             days = _days(data, offsets[i])
-            if days != np.iinfo(np.int64).min:
+            if days != NO_DAY:
                 out[i], valid[i] = days, True
     return out, valid
 
@@ -93,14 +100,14 @@ def _instants(data: npt.NDArray[np.uint8], offsets: Ints) -> tuple[Ints, Mask]:
     n = len(offsets) - 1
     out, valid = np.zeros(n, np.int64), np.zeros(n, np.bool_)
     for i in range(n):
-        us = _instant(data, offsets[i], offsets[i + 1])
+        us = instant(data, offsets[i], offsets[i + 1])
         if FIRST_US <= us <= LAST_US:
             out[i], valid[i] = us, True
     return out, valid
 
 
 @nb.njit(nogil=True, cache=True)
-def _instant(data: npt.NDArray[np.uint8], start: int, end: int) -> int:
+def instant(data: npt.NDArray[np.uint8], start: int, end: int) -> int:
     no = np.iinfo(np.int64).min
     if end - start < 20:
         return no

@@ -3,7 +3,8 @@
 **What a value means** is fixed by one rule: parse that value *alone* with ``pyarrow.json`` for one wanted path and its
 type. The columns given here equal that rule for every record and path, whatever its neighbours hold. Speed comes from
 parsing many values at once, which is accepted only where it provably gives the same (all values object-shaped, as many
-rows as values, every text valid UTF-8); anything else is halved until it passes or one value is left.
+rows as values, every text valid UTF-8); anything else is halved until it passes or one value is left. Before that a scanner of
+our own (schemas/scanner.py) takes what is plain.
 
 Beyond the parser's own grammar: a value must be exactly one object; NaN and infinities are invalid; missing and null
 are the same; an instant is RFC 3339 text or whole milliseconds, a date is ``YYYY-MM-DD``.
@@ -11,6 +12,7 @@ are the same; an instant is RFC 3339 text or whole milliseconds, a date is ``YYY
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -22,11 +24,13 @@ import pyarrow.json as pj
 
 from schemas.event import TIMESTAMP
 from schemas.instants import dates, instants, milliseconds
-from schemas.json_scan import buffers, lines, object_shaped
+from schemas.json_scan import buffers, lines, object_shaped, picked
+from schemas.scanner import Scanned, Scanner, merged
 
 Path = tuple[str, ...]
 Mask = npt.NDArray[np.bool_]
 Rows = npt.NDArray[np.int64]
+Bytes = npt.NDArray[np.uint8]
 
 MAX_BLOCK_BYTES = 1 << 28
 """The parser takes a block at once and counts its bytes in 32 bits."""
@@ -43,12 +47,58 @@ class JsonColumns:
 
 
 def read_columns(values: pa.BinaryArray, wanted: Mapping[Path, pa.DataType]) -> JsonColumns:
-    """Parse ``values`` (binary, no nulls) for the wanted paths. Types: string, int64, float64, bool, TIMESTAMP, date32."""
+    """Parse ``values`` (binary, no nulls) for the wanted paths. Types: string, int64, float64, bool, TIMESTAMP, date32.
+
+    Texts come as codes and distinct values (type ``TEXTS``) where the scanner was of use, and else as strings.
+    """
     data, offsets = buffers(values)
+    scanner = _scanner(tuple(wanted.items()))
+    if scanner is None or not len(values):
+        return _parsed(data, offsets, wanted)
+    scanned = scanner.scan(data, offsets)
+    rows = np.flatnonzero(~scanned.accepted)
+    if len(rows) == len(values):
+        return _parsed(data, offsets, wanted)
+    others = _parsed(*_picked(data, offsets, rows), wanted) if len(rows) else None
+    return _joined(scanned, rows, others)
+
+
+def read_exactly(values: pa.BinaryArray, wanted: Mapping[Path, pa.DataType]) -> JsonColumns:
+    """The same by the exact parser alone."""
+    return _parsed(*buffers(values), wanted)
+
+
+@functools.lru_cache(maxsize=256)
+def _scanner(wanted: tuple[tuple[Path, pa.DataType], ...]) -> Scanner | None:
+    return Scanner.of(dict(wanted))
+
+
+def _picked(data: Bytes, offsets: Rows, rows: Rows) -> tuple[Bytes, Rows]:
+    """The values of some rows alone."""
+    sizes = offsets[rows + 1] - offsets[rows]
+    return picked(data, offsets, rows), np.concatenate([[0], np.cumsum(sizes)])
+
+
+def _joined(scanned: Scanned, rows: Rows, others: JsonColumns | None) -> JsonColumns:
+    """What was scanned, and for the ``rows`` that were not, what was parsed."""
+    n = len(scanned.accepted)
+    nothing = np.zeros(n, np.bool_)
+    invalid = {path: scanned.invalid.get(path, nothing) for path in scanned.columns}
+    if others is None:
+        return JsonColumns(scanned.columns, invalid, nothing)
+    for path, bad in others.invalid.items():
+        invalid[path] = invalid[path].copy()
+        invalid[path][rows] = bad
+    not_object = nothing.copy()
+    not_object[rows] = others.not_object
+    return JsonColumns(merged(scanned, rows, others.columns), invalid, not_object)
+
+
+def _parsed(data: Bytes, offsets: Rows, wanted: Mapping[Path, pa.DataType]) -> JsonColumns:
     shaped = object_shaped(data, offsets)
     rows = np.flatnonzero(shaped)
     parts = _parse(_Input(data, offsets, dict(wanted)), rows)
-    return _assemble(parts, rows, len(values), wanted)
+    return _assemble(parts, rows, len(offsets) - 1, wanted)
 
 
 @dataclass(frozen=True, slots=True)

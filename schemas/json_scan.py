@@ -99,3 +99,18 @@ def lines(data: Bytes, offsets: Ints, rows: Ints) -> Bytes:
         out[at + n] = 10
         at += n + 1
     return out
+
+
+@nb.njit(nogil=True, cache=True)
+def picked(data: Bytes, offsets: Ints, rows: Ints) -> Bytes:
+    """The values at ``rows``, end to end."""
+    size = 0
+    for r in rows:
+        size += offsets[r + 1] - offsets[r]
+    out = np.empty(size, np.uint8)
+    at = 0
+    for r in rows:
+        n = offsets[r + 1] - offsets[r]
+        out[at : at + n] = data[offsets[r] : offsets[r + 1]]
+        at += n
+    return out

@@ -232,7 +232,7 @@ class ManyLives(Lives):
 TestLives = Lives.TestCase
 TestLives.settings = examples(12, stateful_step_count=12)
 TestManyLives = pytest.mark.slow(ManyLives.TestCase)
-TestManyLives.settings = examples(300, stateful_step_count=30)
+TestManyLives.settings = examples(60, stateful_step_count=25)
 
 
 # -- found by the above, and kept

@@ -1,0 +1,96 @@
+"""Loads from addresses, of one byte or several at once, for compiled kernels.
+
+Nothing here checks bounds, as a load of 8 or 32 bytes is one instruction: who calls makes sure that they may be read, and
+that the memory outlives the call. (Kernels that use these are tested between guard pages.)
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numba as nb
+import numpy as np
+from llvmlite import ir
+from numba.extending import intrinsic
+
+assert sys.byteorder == "little", "the compiled kernels load little-endian numbers"
+
+WORD, BLOCK = 8, 32
+"""Bytes of a ``word`` and of a block."""
+
+
+def _load(builder: Any, address: Any, kind: Any) -> Any:
+    return builder.load(builder.inttoptr(address, kind.as_pointer()), align=1)
+
+
+@intrinsic
+def byte(typing: Any, address: Any) -> Any:
+    """The byte at an address, as an int64."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.zext(_load(builder, args[0], ir.IntType(8)), ir.IntType(64))
+
+    return nb.int64(nb.int64), generate
+
+
+@intrinsic
+def word(typing: Any, address: Any) -> Any:
+    """The 8 bytes at an address, as a uint64."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return _load(builder, args[0], ir.IntType(64))
+
+    return nb.uint64(nb.int64), generate
+
+
+@intrinsic
+def odd_bytes(typing: Any, address: Any) -> Any:
+    """A bit for each of the 32 bytes at an address: set where it is not plain ASCII text (a quote, a backslash, a control
+    character, or beyond ASCII)."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = ir.VectorType(ir.IntType(8), BLOCK)
+        found = _load(builder, args[0], kind)
+        quote, escape, space = (ir.Constant(kind, [code] * BLOCK) for code in (0x22, 0x5C, 0x20))
+        special = builder.or_(builder.icmp_unsigned("==", found, quote), builder.icmp_unsigned("==", found, escape))
+        odd = builder.or_(special, builder.icmp_signed("<", found, space))  # signed: also all from 0x80 on
+        return builder.zext(builder.bitcast(odd, ir.IntType(BLOCK)), ir.IntType(64))
+
+    return nb.uint64(nb.int64), generate
+
+
+@intrinsic
+def differing_bytes(typing: Any, one: Any, other: Any) -> Any:
+    """A bit for each of the 32 bytes at two addresses: set where they differ."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = ir.VectorType(ir.IntType(8), BLOCK)
+        unlike = builder.icmp_unsigned("!=", _load(builder, args[0], kind), _load(builder, args[1], kind))
+        return builder.zext(builder.bitcast(unlike, ir.IntType(BLOCK)), ir.IntType(64))
+
+    return nb.uint64(nb.int64, nb.int64), generate
+
+
+@intrinsic
+def trailing_zeros(typing: Any, bits: Any) -> Any:
+    """The number of the lowest bit that is set; 64 when none is."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 0))
+
+    return nb.int64(nb.uint64), generate
+
+
+@nb.njit(nogil=True, cache=True, inline="always")
+def _low_bytes(count: int) -> np.uint64:
+    """A mask of the lowest ``count`` (0 to 8) bytes."""
+    if count >= WORD:
+        return np.uint64(0xFFFFFFFFFFFFFFFF)
+    return (np.uint64(1) << np.uint64(8 * count)) - np.uint64(1)
+
+
+@nb.njit(nogil=True, cache=True)
+def head_of(at: int, size: int) -> np.uint64:
+    """The first 8 of ``size`` bytes, fewer padded with zeros."""
+    return word(at) & _low_bytes(size)
