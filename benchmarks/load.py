@@ -55,17 +55,19 @@ class Loader:
 
     def append(self, table: pa.Table) -> None:
         """Records of schema ``APPENDS`` with timestamps and partitions, no nulls; in order within each partition."""
+        for partition, batch, _ in self.batches(table):
+            self.send(partition, batch)
+
+    def batches(self, table: pa.Table) -> Iterator[tuple[int, bytes, int]]:
+        """The same as record batches ready to send: partition, bytes, number of records."""
         for partition in range(DEFAULT_PARTITIONS):
             rows = table.filter(pc.equal(table["partition"], partition)).combine_chunks()
-            for batch in self._batches(rows):
-                self._send(partition, batch)
+            for first in range(0, len(rows), RECORDS_A_BATCH):
+                part = rows.slice(first, RECORDS_A_BATCH).combine_chunks()
+                yield partition, record_batch(part, self._zstd), len(part)
 
-    def _batches(self, rows: pa.Table) -> Iterator[bytes]:
-        for first in range(0, len(rows), RECORDS_A_BATCH):
-            part = rows.slice(first, RECORDS_A_BATCH).combine_chunks()
-            yield record_batch(part, self._zstd)
-
-    def _send(self, partition: int, batch: bytes) -> None:
+    def send(self, partition: int, batch: bytes) -> None:
+        """Returns when the broker has it."""
         topic_type = ProduceRequest.TopicProduceData
         data = topic_type.PartitionProduceData(index=partition, records=batch)
         request = ProduceRequest(

@@ -1,51 +1,62 @@
-"""Count and sum of amount by country and minute, as a projection of refold.
+"""A view of the orders, by refold: from the first call of a client to the last commit.
 
-    python -m benchmarks.refold_orders ADDRESS TOPIC EVENTS_MAX
+    python -m benchmarks.refold_orders LOG TOPIC [VIEW] [--workers 2]
 
-Folds the topic to the end that it has at the start (EVENTS_MAX is for the baselines: refold takes all) into a store in
-a temporary directory, commits included.
+Folds the topic of a broker (``redpanda://...``) or of an embedded log (a directory) to the end that it has at the start,
+into a store in a temporary directory, commits included.
 """
 
 from __future__ import annotations
 
-import datetime as dt
+import argparse
 import tempfile
 import time
+from pathlib import Path
 
 import polars as pl
 
-from benchmarks.orders import OrderPlaced, orders
-from benchmarks.topic import Result, arguments, report
-from connectors import open_log, open_view
-from flows import Projection, agg, run, tumbling
-from schemas import Category
-
-VIEW = "orders_by_minute"
-
-
-def projection(topic: str) -> Projection:
-    return Projection(
-        name=VIEW,
-        version=1,
-        category=Category(topic, orders.events),
-        events=[OrderPlaced],
-        key=["country"],
-        window=tumbling(dt.timedelta(minutes=1)),
-        allowed_lateness=dt.timedelta(seconds=5),
-        columns={"orders": agg.count(), "amount": agg.sum("amount")},
-    )
+from benchmarks.result import Detail, Result, begin, report
+from benchmarks.views import VIEWS
+from connectors import View, open_log, open_view
+from flows import Projection, run
 
 
 def main() -> None:
-    asked = arguments()
+    asked = _arguments()
+    projection = VIEWS[asked.view](asked.topic)
     with tempfile.TemporaryDirectory() as store:
+        begin()
         started = time.perf_counter()
-        with open_log(f"redpanda://{asked.address}") as log:
-            events = sum(log.describe(asked.topic).ends)
-            run([projection(asked.topic)], log=log, store=store, until="end")
+        events = fold(projection, asked.log, Path(store), asked.workers)
         seconds = time.perf_counter() - started
-        totals = open_view(store, VIEW).scan().select(pl.col("orders").sum(), pl.col("amount").sum()).collect()
-    report(Result(events, totals["orders"][0], totals["amount"][0], seconds))
+        report(result(open_view(store, projection.name), events, seconds))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.refold_orders")
+    parser.add_argument("log", metavar="LOG", help="redpanda://host:port or the directory of an embedded log")
+    parser.add_argument("topic", metavar="TOPIC")
+    parser.add_argument("view", metavar="VIEW", nargs="?", choices=VIEWS, default="by_minute", help=", ".join(VIEWS))
+    parser.add_argument("--workers", type=int, default=2, help="threads that fold (default: %(default)s)")
+    return parser.parse_args()
+
+
+def fold(projection: Projection, url: str, store: Path, workers: int) -> int:
+    """Returns how many events the log had at the start."""
+    (category,) = projection.categories
+    with open_log(url) as log:
+        events = sum(log.describe(category.name).ends)
+        run([projection], log=log, store=store, until="end", workers=workers)
+    return events
+
+
+def result(view: View, events: int, seconds: float) -> Result:
+    sums = [pl.len(), pl.col("orders").sum(), pl.col("amount").sum()]
+    rows, counted, amount = view.scan().select(*sums).collect().row(0)
+    details: dict[str, Detail] = {"rows": rows, "commits": view.seq}
+    if "is_final" in view.schema.names:
+        details["open_rows"] = view.scan().select((~pl.col("is_final")).sum()).collect().item()
+    return Result(events, counted, amount, seconds, view.digest, details)
 
 
 if __name__ == "__main__":

@@ -1,67 +1,72 @@
-"""How fast a topic is replayed into a count and sum by country and minute: refold beside two baselines, in one run.
+"""The whole table: refold beside its limits and beside hand-written baselines, in one run.
 
-    python -m benchmarks.replay [--events 2000000] [--baseline-events 200000] [--broker HOST:PORT] [SIDE ...]
+    python -m benchmarks.replay [--events 2000000] [--baseline-events 200000] [--broker HOST:PORT] [ROW ...]
 
-Without --broker it starts one of its own. Each side is a process of its own, one after the other, and measures itself
-from its first call of a client to its last result: imports are left out. refold's kernels are compiled once per
-installation; a small topic folded beforehand sees to that, and its time is shown on a line of its own. The baselines
-stop early, for they are slow; only rates compare. Beside each side a fixed piece of work is timed, so that a noisy
-machine shows. It fails (exit code 1) when refold's total is not that of the input.
+Without --broker it starts one of its own. Each row is a process of its own, one after the other, that measures itself;
+``wall_seconds`` is from its start to its exit, seen from here. refold's kernels are compiled once per installation; a
+small run of every kind beforehand sees to that. The baselines stop early, for they are slow; only rates compare. Beside
+each row a fixed piece of work is timed, so that a noisy machine shows. Prints the table, writes it to
+build/bench/DATE.json, and fails (exit code 1) when a total is not that of the input or digests that must agree do not.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import hashlib
+import datetime as dt
 import json
-import os
-import platform
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
-from importlib.metadata import version
+from pathlib import Path
+from typing import Any
 
-from benchmarks.load import Loader
-from benchmarks.orders import orders_table
-from benchmarks.topic import Result
-from tests.broker.kafka import Broker
+from benchmarks import machine
+from benchmarks.checks import checks
+from benchmarks.report import RESULTS, line, ratios, render
+from benchmarks.rows import ROWS, Place, Row, picked
+from tests.broker.kafka import Broker, jars
 
-SIDES = {
-    "loop": ("plain kafka-python loop", "benchmarks.baseline_loop"),
-    "bytewax": ("hand-written Bytewax", "benchmarks.baseline_bytewax"),
-    "refold": ("refold", "benchmarks.refold_orders"),
-}
-PACKAGES = ["bytewax", "kafka-python", "polars", "pyarrow", "numba", "orjson"]
-TABLE_ROWS = 100_000
-SIDE_SECONDS_MAX = 600
+ROOT = Path(__file__).resolve().parent.parent
+ROW_SECONDS_MAX = 3_600
 WARM_UP_EVENTS = 2_000
-RELATIVE_ERROR_MAX = 1e-9
+WARM_UP_ROWS = ("shapes", "refold", "archive-cold", "archive-warm", "windows", "keys")
+BROKER_HEAP_MIB = 512
 
 
 def main() -> int:
     asked = _arguments()
-    print(f"machine   {os.cpu_count()} CPUs, {platform.machine()}, Python {platform.python_version()}")
-    print("versions ", ", ".join(f"{name} {version(name)}" for name in PACKAGES))
-    with _broker(asked.broker) as address:
-        topic = f"orders-{asked.events}"
-        amount = _load(address, topic, asked.events)
-        _compile_kernels(address)
-        results = {side: _run(side, address, topic, asked) for side in asked.sides or SIDES}
-    _compare(results)
-    return _check(results, asked.events, amount)
+    rows, began = picked(asked.rows), dt.datetime.now(dt.UTC)
+    with _broker(asked.broker) as address, tempfile.TemporaryDirectory(prefix="refold-bench-") as directory:
+        place = Place(address, Path(directory), asked.events, asked.baseline_events)
+        _warm_up(rows, Place(address, Path(directory), WARM_UP_EVENTS, WARM_UP_EVENTS))
+        amounts = _prepared(rows, place)
+        measured = [_measured(row, place) for row in rows]
+    table = {
+        **_circumstances(asked, began),
+        "rows": measured,
+        "ratios": ratios(measured),
+        "checks": checks(measured, asked.events, amounts),
+    }
+    print("\n" + render(table))
+    print(f"written to {_written(table, began).relative_to(ROOT)}")
+    return 0 if all(check["ok"] for check in table["checks"]) else 1
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.replay", description="Compare rates of replay.")
-    parser.add_argument("--events", type=int, default=2_000_000, help="how many orders the topic holds")
+    names = ", ".join(row.name for row in ROWS)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.replay", description="Measure rates and delays.")
+    parser.add_argument(
+        "--events", type=int, default=2_000_000, help="how many orders there are (default: %(default)s)"
+    )
     parser.add_argument("--baseline-events", type=int, default=200_000, help="where the baselines stop")
-    parser.add_argument("--broker", help="host:port of one that runs (default: start one), without the topic")
-    parser.add_argument("sides", nargs="*", metavar="SIDE", help=f"any of {', '.join(SIDES)} (default: all)")
+    parser.add_argument("--broker", help="host:port of one that runs (default: start one), without the topics")
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"any of {names} (default: all)")
     asked = parser.parse_args()
-    if unknown := set(asked.sides) - set(SIDES):
-        parser.error(f"no such side: {', '.join(sorted(unknown))}")
+    if unknown := set(asked.rows) - {row.name for row in ROWS}:
+        parser.error(f"no such row: {', '.join(sorted(unknown))}")
     return asked
 
 
@@ -70,80 +75,84 @@ def _broker(address: str | None) -> Iterator[str]:
     if address:
         yield address
         return
-    own = Broker()
+    own = Broker(heap_mib=BROKER_HEAP_MIB)
     try:
         yield own.start().address
     finally:
         own.discard()
 
 
-def _load(address: str, topic: str, events: int) -> float:
-    """Returns the sum of all amounts."""
-    started, amount = time.perf_counter(), 0.0
-    with Loader(address, topic) as loader:
-        loader.create()
-        for first in range(0, events, TABLE_ROWS):
-            table, total = orders_table(first, min(first + TABLE_ROWS, events))
-            loader.append(table)
-            amount += total
-    print(f"topic     {topic}: {events:,} events, loaded in {time.perf_counter() - started:.1f} s")
-    return amount
-
-
-def _compile_kernels(address: str) -> None:
-    topic = f"orders-{WARM_UP_EVENTS}-warm-up"
-    with Loader(address, topic) as loader:
-        loader.create()
-        loader.append(orders_table(0, WARM_UP_EVENTS)[0])
+def _warm_up(rows: list[Row], place: Place) -> None:
     started = time.perf_counter()
-    command = [sys.executable, "-m", SIDES["refold"][1], address, topic, str(WARM_UP_EVENTS)]
-    subprocess.run(command, stdout=subprocess.DEVNULL, timeout=SIDE_SECONDS_MAX, check=True)
-    print(
-        f"warm-up   {WARM_UP_EVENTS:,} events, kernels compiled where they were not: {time.perf_counter() - started:.1f} s\n"
-    )
+    _prepared(rows, place)
+    for row in rows:
+        if row.name in WARM_UP_ROWS:
+            _run([row.module, *row.arguments(place)])
+    took = time.perf_counter() - started
+    print(f"warm-up   {place.events:,} events, kernels compiled where they were not: {took:.1f} s", flush=True)
 
 
-def _run(side: str, address: str, topic: str, asked: argparse.Namespace) -> Result:
-    name, module = SIDES[side]
-    work = _fixed_work_seconds()
-    command = [sys.executable, "-m", module, address, topic, str(asked.baseline_events)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=SIDE_SECONDS_MAX, check=True)
-    result = Result(**json.loads(done.stdout.splitlines()[-1]))
-    lost = result.events - result.counted
-    print(
-        f"{name:<26}{_rate(result):>12,.0f} events/s   {result.events:>9,} events in {result.seconds:6.2f} s   "
-        f"lost {lost:>7,} ({lost / result.events:.0%})   fixed work {work:.2f} s",
-        flush=True,
-    )
-    return result
+def _prepared(rows: list[Row], place: Place) -> dict[str, float]:
+    """Make the inputs of these rows. Returns the sum of all amounts of each."""
+    amounts = {}
+    for kind in dict.fromkeys(row.input for row in rows if row.input):
+        where = [place.address, str(place.directory)]
+        made = _run(["benchmarks.prepare", kind, str(place.events), *where])
+        amounts[kind] = made["amount"]
+        print(f"prepared  {kind}: {place.events:,} events in {made['seconds']:.1f} s", flush=True)
+    return amounts
 
 
-def _fixed_work_seconds() -> float:
-    """The same work everywhere, half in the interpreter and half in compiled code."""
+def _measured(row: Row, place: Place) -> dict[str, Any]:
+    beside = machine.beside()
+    result = _run([row.module, *row.arguments(place)])
+    found = {
+        "row": row.name,
+        "title": row.title,
+        "clock": row.clock,
+        "input": row.input,
+        "is_exact": row.is_exact,
+        **result,
+        "events_per_second": result["events"] / result["seconds"],
+        "fixed_work_seconds": beside.fixed_work_seconds,
+        "cores_free": beside.cores_free,
+    }
+    print(line(found), flush=True)
+    return found
+
+
+def _run(command: list[str]) -> dict[str, Any]:
+    """What the module prints at its end, and how long its process was there."""
     started = time.perf_counter()
-    sum(number * number for number in range(3_000_000))
-    hashlib.sha256(bytes(200_000_000)).digest()
-    return time.perf_counter() - started
+    done = subprocess.run(
+        [sys.executable, "-m", *command],
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=ROW_SECONDS_MAX,
+        check=True,
+        cwd=ROOT,
+    )
+    wall = time.perf_counter() - started
+    return {**json.loads(done.stdout.splitlines()[-1]), "wall_seconds": wall}
 
 
-def _rate(result: Result) -> float:
-    return result.events / result.seconds
+def _circumstances(asked: argparse.Namespace, began: dt.datetime) -> dict[str, Any]:
+    return {
+        "date": began.isoformat(timespec="seconds"),
+        "events": asked.events,
+        "baseline_events": asked.baseline_events,
+        "broker": "one that ran already" if asked.broker else "started for this run on the same machine",
+        "machine": machine.facts(),
+        "versions": machine.versions(jars()),
+        "revision": machine.revision(),
+    }
 
 
-def _compare(results: dict[str, Result]) -> None:
-    refold = results.get("refold")
-    for side, result in results.items():
-        if refold and side != "refold":
-            print(f"refold is {_rate(refold) / _rate(result):.1f} times as fast as the {SIDES[side][0]}")
-
-
-def _check(results: dict[str, Result], events: int, amount: float) -> int:
-    refold = results.get("refold")
-    if refold is None:
-        return 0
-    exact = refold.counted == refold.events == events and abs(refold.amount / amount - 1) < RELATIVE_ERROR_MAX
-    print(f"check     {'all events are in the view' if exact else f'refold counted {refold.counted:,} of {events:,}'}")
-    return 0 if exact else 1
+def _written(table: dict[str, Any], began: dt.datetime) -> Path:
+    path = RESULTS / f"{began:%Y-%m-%dT%H%M%SZ}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(table, indent=2) + "\n")
+    return path
 
 
 if __name__ == "__main__":

@@ -1,30 +1,15 @@
-"""What the two hand-written baselines share: a kafka-python consumer over some partitions, and what a side reports."""
+"""What the two hand-written baselines share: a kafka-python consumer over some partitions, and what they report."""
 
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 
 from kafka import KafkaConsumer, TopicPartition
 
+from benchmarks.result import Result, begin, report
 
-@dataclass(frozen=True)
-class Result:
-    """What one side did. ``seconds`` run from its first call of a client to its last result, imports left out."""
-
-    events: int
-    counted: int
-    amount: float
-    seconds: float
-
-
-def report(result: Result) -> None:
-    """The last line that a side prints."""
-    json.dump(asdict(result), sys.stdout)
-    print(flush=True)
+__all__ = ["Result", "arguments", "consumer", "ends", "report"]
 
 
 def arguments() -> argparse.Namespace:
@@ -32,7 +17,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("address", help="host:port of the broker")
     parser.add_argument("topic")
     parser.add_argument("events_max", type=int, help="stop when about so many events were read")
-    return parser.parse_args()
+    asked = parser.parse_args()
+    begin()
+    return asked
 
 
 def consumer(address: str, topic: str, partitions: Sequence[int]) -> KafkaConsumer:

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from interrupting import lots_of_a_seed
 
-from schemas import scan_kernels
+from schemas import value_kernels
 from schemas.dictionary import TEXTS as CODED
 from schemas.dictionary import plain
 from schemas.json_columns import read_columns, read_exactly
@@ -39,7 +39,7 @@ def test_any_bytes(values: list[bytes], lots: random.Random) -> None:
 @settings(max_examples=500)
 @given(st.integers(0, 10**18 - 1), st.integers(0, 18))
 def test_division_is_rounded_as_the_standard_library_does(number: int, decimals: int) -> None:
-    ours = scan_kernels.divided(np.uint64(number), decimals)
+    ours = value_kernels.divided(np.uint64(number), decimals)
     assert struct.pack("d", ours) == struct.pack("d", float(f"{number}e-{decimals}"))
 
 
@@ -48,7 +48,7 @@ def test_division_at_ties() -> None:
     for exponent in range(53, 59):
         for number in (2**exponent + 2 ** (exponent - 53), 2**exponent + 3 * 2 ** (exponent - 53), 2**53 + 1):
             for near in (number - 1, number, number + 1):
-                assert scan_kernels.divided(np.uint64(near), 0) == float(near)
+                assert value_kernels.divided(np.uint64(near), 0) == float(near)
 
 
 def test_what_many_producers_write_needs_no_other_parser() -> None:
