@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 
 from connectors.chunks import contiguous, ends_chunk, key_of
 from connectors.manifest import Chunk, TableSpec
+from connectors.sorting import sorted_order
 from schemas.canonical import canonical_floats
 from schemas.errors import UsageError
 from schemas.hashing import binary_buffers
@@ -74,8 +75,8 @@ def prepare(spec: TableSpec, changes: Changes) -> Delta:
     rows = conform(spec, changes.upserts)
     removed = changes.deletes if changes.deletes is not None else pa.array([], pa.binary())
     keys = pa.concat_arrays([removed, key_of(rows, spec.primary_key)])
-    order = pc.sort_indices(keys)  # stable: of equal keys, deletes come first
-    ordered, source = keys.take(order), np.asarray(order).astype(np.int64) - len(removed)
+    order = sorted_order(keys)  # stable: of equal keys, deletes come first
+    ordered, source = keys.take(pa.array(order)), order - len(removed)
     again = np.zeros(len(keys), np.bool_)  # the next key is the same
     again[:-1] = np.asarray(pc.equal(ordered[1:], ordered[:-1]))
     if (again[:-1] & (source[:-1] >= 0)).any():

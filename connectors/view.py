@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,6 +82,10 @@ def _scan(files: list[Path]) -> pl.LazyFrame:
     return pl.scan_parquet(files, glob=False) if files else pl.LazyFrame()
 
 
+LOOKS, LOOK_S = 20, 0.02
+"""How often, and with how many seconds between, a reader looks for links that the first commit may be making."""
+
+
 def open_view(store: str | Path, name: str, version: int | None = None) -> View:
     """The newest snapshot of a view: of the version that is current, or of the one asked for.
 
@@ -90,10 +95,30 @@ def open_view(store: str | Path, name: str, version: int | None = None) -> View:
     if not VIEW_NAME.fullmatch(name):
         raise _unknown(store, name, version)
     link = Path(store) / name / ("current" if version is None else f"v{version}/latest")
-    path = link.resolve()
-    if not path.is_dir():
-        raise _no_snapshot(store, name, version, link)
+    for looks_left in reversed(range(LOOKS)):
+        path = _target(link)
+        if path is not None:
+            break
+        error = _no_snapshot(store, name, version, link)
+        if not looks_left or isinstance(error, UnknownView) or not _may_be_on_the_way(Path(store) / name):
+            raise error
+        threading.Event().wait(LOOK_S)
+    assert path is not None
     return _at(name, path)
+
+
+def _target(link: Path) -> Path | None:
+    """Where a link leads, all the way or not at all."""
+    try:
+        return link.resolve(strict=True)
+    except (OSError, RuntimeError):  # RuntimeError: links in a circle
+        return None
+
+
+def _may_be_on_the_way(home: Path) -> bool:
+    """Whether the links may be missing because the very first commit is making them right now."""
+    lives = [live for path in home.glob("v*") if (live := Version(path).live())]
+    return len(lives) == 1 and lives[0].sequence() == [1]
 
 
 def _no_snapshot(store: str | Path, name: str, version: int | None, link: Path) -> UnknownView | StoreDamaged:

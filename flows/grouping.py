@@ -8,6 +8,7 @@ business outside: a slice is grouped anew each time.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numba as nb
 import numpy as np
@@ -26,7 +27,10 @@ MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 def distinct_rows(keys: Sequence[pa.Array]) -> tuple[Ints, Ints]:
     """The local group of each row, and the first row of each group. Two groups may have the same key where a dictionary has a
     value twice: who looks keys up does not mind."""
-    return _grouped(np.stack([_numbers(key) for key in keys]))
+    columns = np.empty((len(keys), len(keys[0])), np.int64)
+    for column, key in zip(columns, keys, strict=True):
+        column[:] = _numbers(key)
+    return _grouped(columns)
 
 
 def _grouped(columns: Ints) -> tuple[Ints, Ints]:
@@ -40,7 +44,7 @@ def _grouped(columns: Ints) -> tuple[Ints, Ints]:
         slots = _rehashed(columns, firsts, count, 8 * len(slots))
 
 
-def _numbers(key: pa.Array) -> Ints:
+def _numbers(key: pa.Array) -> npt.NDArray[np.signedinteger[Any]]:
     """A number for each value, different ones for different values; a null is none of them."""
     if key.type == pa.string():
         key = key.dictionary_encode()
@@ -51,9 +55,9 @@ def _numbers(key: pa.Array) -> Ints:
     return _grouped(np.stack([numbers, nulls]))[0]  # one number for two: their local groups are as good as themselves
 
 
-def _codes(key: pa.DictionaryArray) -> Ints:
+def _codes(key: pa.DictionaryArray) -> npt.NDArray[np.int32]:
     indices = key.indices
-    return np.asarray(indices.fill_null(-1) if indices.null_count else indices).astype(np.int64)
+    return np.asarray(indices.fill_null(-1) if indices.null_count else indices)
 
 
 @nb.njit(nogil=True, cache=True, inline="always")

@@ -20,7 +20,7 @@ from connectors.changes import Changes
 from connectors.manifest import TableSpec
 from flows.fold import DEAD_LETTERS, LATE, Delta
 from flows.groups import GroupTable
-from flows.partials import GROUP, Partials, partial_fields
+from flows.partials import GROUP, Partials, partial_fields, without
 from flows.progress import NO_WATERMARK, Progress
 from flows.projection import Projection
 from schemas.canonical import decode, encode
@@ -159,7 +159,7 @@ class ViewMerge:
             gone = final.get((category, partition))
             ids = partials.table.find(_distinct(self._dirty[(category, partition)]))
             if gone is not None:
-                ids = np.setdiff1d(ids, partials.table.find(gone))
+                ids = without(ids, partials.table.find(gone), len(partials))
                 deletes.append(encode([gone, *_place_columns(category, partition, len(gone))]))
             batch = partials.get(ids)
             columns = [batch.column(0), *_place_columns(category, partition, len(ids)), *batch.columns[1:]]

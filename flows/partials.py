@@ -102,7 +102,7 @@ class Partials:
         if len(ids) == len(self.table):
             self._clear()
             return
-        keep = np.setdiff1d(np.arange(len(self.table)), ids)
+        keep = without(np.arange(len(self.table)), ids, len(self.table))
         self.table = self.table.keep(keep)
         self.window_start = self.window_start[keep]
         self.states = [{field: array[keep] for field, array in state.items()} for state in self.states]
@@ -130,3 +130,10 @@ def _extended(array: npt.NDArray[Any], size: int) -> npt.NDArray[Any]:
         larger[:] = None
     larger[: len(array)] = array
     return larger
+
+
+def without(ids: Ints, others: Ints, count: int) -> Ints:
+    """The ``ids`` (of ``count`` that there are) that are not among ``others``, in their order."""
+    wanted = np.ones(count, np.bool_)
+    wanted[others] = False
+    return ids[wanted[ids]]

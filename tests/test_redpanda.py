@@ -11,6 +11,7 @@ from broker.topics import follow, numbered, offsets, read, retried, table, value
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kafka import KafkaAdminClient, KafkaProducer
+from pipelines import until
 
 from connectors.log import Slice
 from connectors.partitioner import partition_of
@@ -230,6 +231,7 @@ def test_interleaved_transactions_are_told_apart(broker, broker_log, topic):
     expected = []
     for number in range(6):
         expected += (numbered(3, 3 * number) if number % 2 else []) + [b"plain %d" % number]
+    until(lambda: broker_log.describe(name).ends[0] == len(expected) + 9 + 2)  # the aborted ones and two markers
     whole = read(broker_log, name)
     for start in range(broker_log.describe(name).ends[0]):
         kept = [value for value, offset in zip(values(whole), offsets(whole), strict=True) if offset >= start]

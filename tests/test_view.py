@@ -93,6 +93,26 @@ def test_readers_never_see_a_mix_while_commits_run(tmp_path: Path) -> None:
     assert seen and all(seen)
 
 
+def test_who_looks_while_the_first_commit_is_made_sees_nothing_or_all_of_it(tmp_path: Path) -> None:
+    """(A look between making `current` and making what it leads to once ended in an error of its own.)"""
+
+    def commit_once_in_each() -> None:
+        for number in range(60):
+            commit_rounds(tmp_path / str(number), 1, 2)
+
+    writing = threading.Thread(target=commit_once_in_each)
+    writing.start()
+    for number in range(60):
+        while True:
+            try:
+                view = open_view(tmp_path / str(number), "view")
+            except UnknownView:
+                continue
+            assert is_whole(view.scan().collect())
+            break
+    writing.join()
+
+
 def test_the_first_version_becomes_current_and_a_later_one_does_not(tmp_path: Path) -> None:
     commit_rounds(tmp_path, 1, 2, version=2)
     commit_rounds(tmp_path, 5, 6, version=1)

@@ -1,0 +1,93 @@
+"""The order of canonical keys, found by comparing eight bytes at a time.
+
+Canonical keys delimit themselves, so none is the beginning of another, and to compare them padded with zeros is to compare
+them. Most keys of a table share their first bytes; those are skipped once. (Arrow compares whole values: 2.5 times as slow.)
+"""
+
+from __future__ import annotations
+
+import numba as nb
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from schemas.hashing import binary_buffers
+
+Bytes = npt.NDArray[np.uint8]
+Ints = npt.NDArray[np.int64]
+Words = npt.NDArray[np.uint64]
+
+WORD = 8
+
+
+def sorted_order(keys: pa.BinaryArray) -> Ints:
+    """Positions of ``keys`` (canonical encodings of one schema, no nulls) in ascending order; equal keys stay in their order."""
+    data, offsets = binary_buffers(keys)
+    if len(offsets) < 2:
+        return np.empty(0, np.int64)
+    at = _common_prefix(data, offsets)
+    order = np.argsort(_words(data, offsets, np.arange(len(keys)), at), kind="stable")
+    tied = _tied(_words(data, offsets, order, at))
+    longest = int(np.diff(offsets).max())
+    while len(tied) and (at := at + WORD) < longest:
+        # Rows that were equal so far lie side by side, run by run: sort each run by its next word.
+        rows, runs = order[tied[:, 0]], tied[:, 1]
+        words = _words(data, offsets, rows, at)
+        finer = np.lexsort((words, runs))
+        order[tied[:, 0]] = rows[finer]
+        tied = _still_tied(tied, words[finer])
+    return order
+
+
+@nb.njit(nogil=True, cache=True)
+def _common_prefix(data: Bytes, offsets: Ints) -> int:
+    """How many bytes all keys begin with."""
+    size = offsets[1] - offsets[0]
+    for i in range(1, len(offsets) - 1):
+        size = min(size, offsets[i + 1] - offsets[i])
+        for j in range(size):
+            if data[offsets[i] + j] != data[offsets[0] + j]:
+                size = j
+                break
+    return size
+
+
+@nb.njit(nogil=True, cache=True)
+def _words(data: Bytes, offsets: Ints, rows: Ints, at: int) -> Words:
+    """The 8 bytes from byte ``at`` of each key, as big-endian numbers; zeros where a key has no more."""
+    words = np.zeros(len(rows), np.uint64)
+    for i in range(len(rows)):
+        first, end = offsets[rows[i]] + at, offsets[rows[i] + 1]
+        for j in range(min(end - first, WORD)):
+            words[i] |= np.uint64(data[first + j]) << np.uint64(8 * (WORD - 1 - j))
+    return words
+
+
+@nb.njit(nogil=True, cache=True)
+def _tied(words: Words) -> Ints:
+    """Places (in order) of words that have an equal neighbour, each with the number of its run."""
+    places = np.arange(len(words))
+    return _runs(places, np.zeros(len(words), np.int64), words)
+
+
+@nb.njit(nogil=True, cache=True)
+def _still_tied(tied: Ints, words: Words) -> Ints:
+    return _runs(tied[:, 0].copy(), tied[:, 1].copy(), words)
+
+
+@nb.njit(nogil=True, cache=True)
+def _runs(places: Ints, runs: Ints, words: Words) -> Ints:
+    found = np.empty((len(words), 2), np.int64)
+    count, run = 0, 0
+    i = 0
+    while i < len(words):
+        end = i + 1
+        while end < len(words) and words[end] == words[i] and runs[end] == runs[i]:
+            end += 1
+        if end - i > 1:
+            for j in range(i, end):
+                found[count, 0], found[count, 1] = places[j], run
+                count += 1
+            run += 1
+        i = end
+    return found[:count].copy()
