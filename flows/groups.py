@@ -14,10 +14,15 @@ import pyarrow as pa
 
 from schemas.hashing import hash_binary
 from schemas.json_scan import buffers
+from schemas.wide import prefetch
 
 Ints = npt.NDArray[np.int64]
 Hashes = npt.NDArray[np.uint64]
 Bytes = npt.NDArray[np.uint8]
+
+
+AHEAD = 64
+"""Lookups whose memory is called up together."""
 
 
 class GroupTable:
@@ -97,26 +102,29 @@ def _intern(
 ) -> tuple[int, int]:  # fmt: skip
     """Works until a key does not fit; returns how far it came, and the number of groups."""
     mask = len(slots) - 1
-    for i in range(at, len(ids)):
-        start, size = offsets[i], offsets[i + 1] - offsets[i]
-        j = np.int64(hashes[i] & np.uint64(mask))
-        while True:
-            g = slots[j]
-            if g < 0:
-                if 2 * (count + 1) > len(slots) or ends[count] + size > len(arena):
-                    return i, count
-                for k in range(size):
-                    arena[ends[count] + k] = data[start + k]
-                ends[count + 1] = ends[count] + size
-                known[count] = hashes[i]
-                slots[j] = count
-                ids[i] = count
-                count += 1
-                break
-            if known[g] == hashes[i] and ends[g + 1] - ends[g] == size and _same(data, start, arena, ends[g], size):
-                ids[i] = g
-                break
-            j = (j + 1) & mask
+    for first in range(at, len(ids), AHEAD):
+        last = min(first + AHEAD, len(ids))
+        _call_up(hashes, first, last, slots, known, ends, arena)
+        for i in range(first, last):
+            start, size = offsets[i], offsets[i + 1] - offsets[i]
+            j = np.int64(hashes[i] & np.uint64(mask))
+            while True:
+                g = slots[j]
+                if g < 0:
+                    if 2 * (count + 1) > len(slots) or ends[count] + size > len(arena):
+                        return i, count
+                    for k in range(size):
+                        arena[ends[count] + k] = data[start + k]
+                    ends[count + 1] = ends[count] + size
+                    known[count] = hashes[i]
+                    slots[j] = count
+                    ids[i] = count
+                    count += 1
+                    break
+                if known[g] == hashes[i] and ends[g + 1] - ends[g] == size and _same(data, start, arena, ends[g], size):
+                    ids[i] = g
+                    break
+                j = (j + 1) & mask
     return len(ids), count
 
 
@@ -124,24 +132,49 @@ def _intern(
 def _find(data: Bytes, offsets: Ints, hashes: Hashes, slots: Ints, known: Hashes, ends: Ints, arena: Bytes) -> Ints:
     mask = len(slots) - 1
     ids = np.full(len(hashes), -1, np.int64)
-    for i in range(len(hashes)):
-        start, size = offsets[i], offsets[i + 1] - offsets[i]
-        j = np.int64(hashes[i] & np.uint64(mask))
-        while slots[j] >= 0:
-            g = slots[j]
-            if known[g] == hashes[i] and ends[g + 1] - ends[g] == size and _same(data, start, arena, ends[g], size):
-                ids[i] = g
-                break
-            j = (j + 1) & mask
+    for first in range(0, len(hashes), AHEAD):
+        last = min(first + AHEAD, len(hashes))
+        _call_up(hashes, first, last, slots, known, ends, arena)
+        for i in range(first, last):
+            start, size = offsets[i], offsets[i + 1] - offsets[i]
+            j = np.int64(hashes[i] & np.uint64(mask))
+            while slots[j] >= 0:
+                g = slots[j]
+                if known[g] == hashes[i] and ends[g + 1] - ends[g] == size and _same(data, start, arena, ends[g], size):
+                    ids[i] = g
+                    break
+                j = (j + 1) & mask
     return ids
+
+
+@nb.njit(nogil=True, cache=True)
+def _call_up(hashes: Hashes, first: int, last: int, slots: Ints, known: Hashes, ends: Ints, arena: Bytes) -> None:
+    """Load what the lookups of these rows will want, all at once: a large table lies in no cache, and each would wait thrice."""
+    mask = np.uint64(len(slots) - 1)
+    for i in range(first, last):
+        prefetch(slots, np.int64(hashes[i] & mask))
+    for i in range(first, last):
+        g = slots[np.int64(hashes[i] & mask)]
+        if g >= 0:
+            prefetch(known, g)
+            prefetch(ends, g)
+    for i in range(first, last):
+        g = slots[np.int64(hashes[i] & mask)]
+        if g >= 0 and known[g] == hashes[i]:
+            prefetch(arena, ends[g])
 
 
 @nb.njit(nogil=True, cache=True)
 def _rehash(hashes: Hashes, count: int, size: int) -> Ints:
     slots = np.full(size, -1, np.int64)
-    for g in range(count):
-        j = np.int64(hashes[g] & np.uint64(size - 1))
-        while slots[j] >= 0:
-            j = (j + 1) & (size - 1)
-        slots[j] = g
+    mask = size - 1
+    for first in range(0, count, AHEAD):
+        last = min(first + AHEAD, count)
+        for g in range(first, last):
+            prefetch(slots, np.int64(hashes[g] & np.uint64(mask)))
+        for g in range(first, last):
+            j = np.int64(hashes[g] & np.uint64(mask))
+            while slots[j] >= 0:
+                j = (j + 1) & mask
+            slots[j] = g
     return slots

@@ -12,6 +12,7 @@ from typing import Any
 import numba as nb
 import numpy as np
 from llvmlite import ir
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 assert sys.byteorder == "little", "the compiled kernels load little-endian numbers"
@@ -70,6 +71,21 @@ def differing_bytes(typing: Any, one: Any, other: Any) -> Any:
         return builder.zext(builder.bitcast(unlike, ir.IntType(BLOCK)), ir.IntType(64))
 
     return nb.uint64(nb.int64, nb.int64), generate
+
+
+@intrinsic
+def prefetch(typing: Any, array: Any, index: Any) -> Any:
+    """Begin to load an element of an array into the cache: it will be wanted soon. Harmless for any index."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pointer = context.make_array(signature.args[0])(context, builder, args[0]).data
+        address = builder.bitcast(builder.gep(pointer, [args[1]]), ir.IntType(8).as_pointer())
+        kind = ir.FunctionType(ir.VoidType(), [ir.IntType(8).as_pointer(), *[ir.IntType(32)] * 3])
+        call = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        builder.call(call, [address, *(ir.Constant(ir.IntType(32), value) for value in (0, 3, 1))])
+        return context.get_dummy_value()
+
+    return nb.void(array, nb.int64), generate
 
 
 @intrinsic
