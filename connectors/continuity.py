@@ -23,7 +23,7 @@ from connectors.record_batch import Decoder, Header
 from schemas.errors import LogError, LogGap
 
 SLICE_BYTES_MAX = 1 << 26
-"""A slice is closed by the batch that takes its unpacked records beyond this."""
+"""A slice is closed by the batch that takes its unpacked records beyond this. (Another leader's begins the next one.)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ class Stitcher:
             if batch.next_offset <= end:
                 self._waiting.popleft()
                 continue
-            if batch.records is not None and taken:
+            if taken and (batch.records is not None or batch.leader_epoch != taken[-1].leader_epoch):
                 break
             try:
                 self._check(batch, end)

@@ -69,6 +69,23 @@ def write_file(path: Path, data: bytes | memoryview, *, sync_dir: bool = True) -
     rename(temporary, path, sync_dir=sync_dir)
 
 
+def write_derived(path: Path, data: bytes | memoryview) -> None:
+    """The same for what can be made again: all at once, but not durable. After a loss of power it may be there in part."""
+    fd, temporary = _create_temporary(path)
+    try:
+        _step("write", temporary)
+        rest = memoryview(data).cast("B")
+        while len(rest):
+            rest = rest[os.write(fd, rest) :]
+        rename(temporary, path, sync_dir=False)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    finally:
+        os.close(fd)
+
+
 def write_temporary(path: Path, data: bytes | memoryview) -> Path:
     """Write and sync ``data`` under an unused temporary name beside ``path``; return that name."""
     fd, temporary = _create_temporary(path)

@@ -7,6 +7,9 @@
 Promises: keys go to the partitions that Kafka's default partitioner gives them; offsets are dense from 0; what an
 append returned for is on disk. Timestamps are the producer's (type 0). A category exists from the moment that its
 ``category.json`` is in place. Nothing here knows what a record means.
+
+A category may also be an *archive*: a copy of one in another log (``connectors.archive``), with that one's identity, offsets
+and timestamps. It is read like any other, and nothing can be appended to it.
 """
 
 from __future__ import annotations
@@ -14,8 +17,8 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +37,7 @@ from connectors.partition_files import PartitionFiles, unreadable
 from connectors.partitioner import partition_of
 from schemas.errors import LogChanged, LogError, LogGap, UnknownCategory, UsageError
 
-FORMAT = 1
+FORMAT, ARCHIVE_FORMAT = 1, 2
 
 _CATEGORY_NAME = re.compile(r"[a-zA-Z0-9._-]{1,249}")  # Kafka's rule for topics (org.apache.kafka...Topic.validate)
 _PIECE_BYTES = 512 << 20
@@ -43,13 +46,21 @@ _PIECE_BYTES = 512 << 20
 
 @dataclass(frozen=True, slots=True)
 class _Description:
-    """What ``category.json`` says."""
+    """What ``category.json`` says. ``compacted``: the log that an archive is a copy of may remove single records."""
 
     identity: str
     partitions: int
+    archived: bool = False
+    compacted: bool = False
+
+    def is_same(self, other: _Description | None) -> bool:
+        """Whether both are of one category; that its log compacts it may have become known since."""
+        return other is not None and replace(other, compacted=self.compacted) == self
 
     def to_bytes(self) -> bytes:
         content = {"format": FORMAT, "identity": self.identity, "partitions": self.partitions}
+        if self.archived:
+            content |= {"format": ARCHIVE_FORMAT, "compacted": self.compacted}
         return json.dumps({**content, "checksum": _checksum(content)}, indent=2).encode() + b"\n"
 
     @classmethod
@@ -57,12 +68,15 @@ class _Description:
         """Raises ``LogError`` for another format, ``ValueError``, ``KeyError`` or ``TypeError`` for damage."""
         content = json.loads(data)
         known = {"format", "identity", "partitions", "checksum"}
-        if content["format"] != FORMAT and set(content) >= known - {"checksum"}:
+        archived = content["format"] == ARCHIVE_FORMAT
+        if content["format"] != FORMAT and not archived and set(content) >= known - {"checksum"}:
             raise LogError(f"a log of format {content['format']}", where=where, do="use a newer refold")
         checksum = content.pop("checksum", None)  # the first logs had none
-        if set(content) != known - {"checksum"} or checksum not in (None, _checksum(content)):
+        compacted = bool(content.get("compacted")) if archived else False
+        expected = (known - {"checksum"}) | ({"compacted"} if archived else set())
+        if set(content) != expected or checksum not in (None, _checksum(content)):
             raise ValueError("it is not what was written")
-        return cls(str(content["identity"]), int(content["partitions"]))
+        return cls(str(content["identity"]), int(content["partitions"]), archived, compacted)
 
 
 def _checksum(content: dict[str, object]) -> str:
@@ -86,7 +100,8 @@ class LocalLog(Appending):
         description = self._known(category)
         files = self._files(category, description)
         earliest = tuple(partition.layout().earliest for partition in files)
-        return CategoryInfo(category, description.identity, earliest, tuple(partition.end() for partition in files))
+        ends = tuple(partition.end() for partition in files)
+        return CategoryInfo(category, description.identity, earliest, ends, description.compacted)
 
     def create(self, category: str, partitions: int = DEFAULT_PARTITIONS) -> CategoryInfo:
         """Raises ``LogError`` when it exists or is just being made, ``UsageError`` for a bad name or count."""
@@ -106,10 +121,10 @@ class LocalLog(Appending):
         """See ``Log.reader``. Raises ``UsageError`` for a partition that the category does not have."""
         info, description = self.describe(category), self._known(category)
         for partition, offset in start.items():
-            _check_start(info, partition, offset)
+            check_start(info, partition, offset)
 
         def check() -> None:
-            if self._description(category) != description:
+            if not description.is_same(self._description(category)):
                 raise LogChanged(f"category {category} was made again", where=self.url, do="read it from its beginning")
 
         return LocalReader(self._files(category, description), start, until or {}, check)
@@ -137,12 +152,56 @@ class LocalLog(Appending):
         while self._writers:
             self._writers.popitem()[1].close()
 
+    def archived(self, category: str) -> list[PartitionFiles] | None:
+        """The partitions of a category that is an archive, None where there is none of this name.
+
+        Raises ``UsageError`` when the name is that of a category with records of its own, ``LogError`` for damage.
+        """
+        self._check_name(category)
+        description = self._description(category)
+        if description is None and self._has_records(category):
+            raise self._headless(category)
+        if description and not description.archived:
+            do = "give the archive a directory of its own"
+            raise UsageError(f"category {category} is no archive here", where=str(self._directory / category), do=do)
+        return self._files(category, description) if description else None
+
+    def copier(self, source: CategoryInfo) -> CategoryWriter:
+        """What copies to the archive of a category, made when it is not there, with the partitions beginning where those do.
+
+        The caller closes it, and has checked that an archive that is there is of this category. Raises ``LogError``.
+        """
+        category, description = source.name, _Description(source.identity, source.partitions, True, source.compacted)
+        lock = self._lock(category)
+        try:
+            fs.fsync_dir(self._directory / category)
+            known = self._description(category)
+            if known is None and self._has_records(category):
+                raise self._headless(category)
+            if known is None:
+                self._lay(category, description, source.earliest)
+            elif not description.is_same(known):
+                raise LogChanged(f"the archive of {category} was made by somebody else meanwhile", where=self.url)
+            elif description != known:
+                fs.write_file(self._directory / category / "category.json", description.to_bytes())
+        except OSError as error:
+            lock.close()
+            raise failed("the archive cannot be written", self._directory / category, error) from error
+        except BaseException:
+            lock.close()
+            raise
+        return CategoryWriter(self._files(category, description), lock, archived=True)
+
     def _writer(self, category: str) -> CategoryWriter:
         if category not in self._writers:
             lock = self._lock(category)
             try:
                 fs.fsync_dir(self._directory / category)  # whoever made it may have been killed before that
                 description = self._description(category) or self._make(category, DEFAULT_PARTITIONS)
+                if description.archived:
+                    where = str(self._directory / category)
+                    do = "append to the log that it is a copy of, then:  refold archive"
+                    raise UsageError(f"category {category} is an archive here", where=where, do=do)
             except BaseException:
                 lock.close()
                 raise
@@ -165,11 +224,17 @@ class LocalLog(Appending):
         if self._has_records(category):
             raise self._headless(category)
         description = _Description(secrets.token_hex(16), partitions)
-        for files in self._files(category, description):
-            fs.make_dir(files.directory)
-            fs.write_file(files.tail(0), b"")
-        fs.write_file(directory / "category.json", description.to_bytes())
+        self._lay(category, description, (0,) * partitions)
         return description
+
+    def _lay(self, category: str, description: _Description, begins: Sequence[int]) -> None:
+        """Empty partitions that begin at these offsets, and then what says that they are there."""
+        for files, first in zip(self._files(category, description), begins, strict=True):
+            fs.make_dir(files.directory)
+            for left in files.directory.glob("*.tail"):  # by a crash at this point; nothing was ever in it
+                fs.unlink(left)
+            fs.write_file(files.tail(first), b"")
+        fs.write_file(self._directory / category / "category.json", description.to_bytes())
 
     def _has_records(self, category: str) -> bool:
         """Whether there are files with something in them. (A crash may leave a category without its file, but empty.)"""
@@ -222,7 +287,7 @@ def _is_name(category: str) -> bool:
     return bool(_CATEGORY_NAME.fullmatch(category)) and category not in (".", "..")
 
 
-def _check_start(info: CategoryInfo, partition: int, offset: int) -> None:
+def check_start(info: CategoryInfo, partition: int, offset: int) -> None:
     """Raises ``UsageError``, ``LogGap`` or ``LogChanged`` when reading cannot begin there."""
     if not 0 <= partition < info.partitions:
         raise UsageError(f"category {info.name} has no partition {partition}", do=f"it has {info.partitions}, from 0")

@@ -10,13 +10,15 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import takewhile
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
 from connectors import fs
 from connectors.clock import monotonic
-from connectors.log import Slice
+from connectors.coverage import Run, missing_and_leader, part
+from connectors.log import RowGroup, Slice
 from connectors.partition_files import PartitionFiles, unreadable
 from connectors.segment import GROUP_BYTES, GROUP_RECORDS, Segment
 from connectors.tail import Frame, is_followed, walk
@@ -33,6 +35,7 @@ class TailReader:
         self._files, self.base = files, base
         self._fd = os.open(files.tail(base), os.O_RDONLY)
         self._at, self._next_offset = 0, base  # where the next frame to look at begins, and with which offset
+        self.runs: tuple[Run, ...] = ()  # of what was read last
 
     def read(self, offset: int) -> tuple[pa.RecordBatch, int] | None:
         """Records from ``offset`` on and the next offset after them; None when there are none yet."""
@@ -44,8 +47,8 @@ class TailReader:
             return None
         batches = [frame.records() for frame in frames]
         records = batches[0] if len(batches) == 1 else pa.concat_batches(batches)
-        records = records.slice(offset - frames[0].first_offset)
-        return records, frames[-1].next_offset
+        self.runs = tuple(frame.run for frame in frames)
+        return _from_offset(records, offset), frames[-1].next_offset
 
     def _wanted(self, offset: int) -> list[Frame]:
         """As many frames from ``offset`` on as a slice may hold; remembers where the one after them begins."""
@@ -81,6 +84,10 @@ class TailReader:
         os.close(self._fd)
 
 
+def _from_offset(records: pa.RecordBatch, offset: int) -> pa.RecordBatch:
+    return records.slice(int(np.searchsorted(records["offset"].to_numpy(), offset)))
+
+
 def _fits(first: Frame, frame: Frame) -> bool:
     """Whether a slice that begins with ``first`` may hold ``frame`` too."""
     if frame is first:
@@ -103,10 +110,27 @@ class PartitionReader:
         """The next slice; None when there is none yet, or none before ``until``."""
         if self.at_end:
             return None
+        if whole := self._whole_group():
+            return whole
         found = self._from_source()
         if found is None and self._move_on():
+            if whole := self._whole_group():
+                return whole
             found = self._from_source()
         return self._slice(*found) if found else None
+
+    def _whole_group(self) -> Slice | None:
+        """The next row group, if all of it is wanted and it is complete: its records are read when they are asked for."""
+        segment, first = self._source, self.next_offset
+        found = segment.whole_group(first) if isinstance(segment, Segment) else None
+        if found is None or not isinstance(segment, Segment) or (self._until is not None and found[2] > self._until):
+            return None
+        number, rows, end = found
+        self.next_offset = end
+        stored = RowGroup(self._files.columns(segment.first), segment.checksum, number, segment.groups, rows)
+        leader = part(segment.runs, first, end)[-1].leader_epoch
+        read = _Later(segment.path, segment.first, first)
+        return Slice(self._files.category, self._files.partition, first, end, read, 0, leader, stored)
 
     def _from_source(self) -> tuple[pa.RecordBatch, int] | None:
         source = self._source
@@ -140,12 +164,31 @@ class PartitionReader:
             next_offset = self._until
             records = records.slice(0, int(np.searchsorted(records["offset"].to_numpy(), next_offset)))
         self.next_offset = next_offset
-        return Slice(self._files.category, self._files.partition, first, next_offset, records)
+        assert self._source is not None
+        known = missing_and_leader(self._source.runs, first, next_offset, records)
+        return Slice(self._files.category, self._files.partition, first, next_offset, records, *known)
 
     def close(self) -> None:
         if self._source:
             self._source.close()
         self._source = None
+
+
+class _Later:
+    """Reads a row group once, when it is wanted: the reader may be further by then."""
+
+    def __init__(self, path: Path, base: int, offset: int) -> None:
+        self._place, self._records = (path, base, offset), None
+
+    def __call__(self) -> pa.RecordBatch:
+        if self._records is None:
+            path, base, offset = self._place
+            segment = Segment(path, base)
+            try:
+                self._records = segment.read(offset)[0]
+            finally:
+                segment.close()
+        return self._records
 
 
 class LocalReader:

@@ -6,6 +6,9 @@ Promises
 - Only a frame that a crash left unfinished at the very end of a tail is ever cut off; other damage is an error.
 - After any failure the state in memory is dropped and read again from disk, so that memory never runs ahead of it.
 
+A copy (``PartitionWriter.copy``, for an archive) keeps the same promises, and the offsets that the records have elsewhere, with
+all that is known of those without a record.
+
 Readers see a frame as soon as it is whole, which is a moment before it is safe from a loss of power.
 Every step that changes the directory goes through ``connectors.fs``. Knows nothing of partitioning.
 """
@@ -13,18 +16,21 @@ Every step that changes the directory goes through ``connectors.fs``. Knows noth
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
 
 from connectors import fs
-from connectors.log import RECORDS
+from connectors.coverage import Note, Run, part, runs_of
+from connectors.log import RECORDS, Slice
+from connectors.log_digest import digest
 from connectors.partition_files import PartitionFiles
 from connectors.segment import encode_segment, group_cuts
-from connectors.tail import Frame, encode_frame, is_torn, walk
+from connectors.tail import OFFSETS_MAX, Frame, encode_frame, is_torn, walk
 from schemas.errors import LogError
 
 TAIL_FRAMES, TAIL_RECORDS, TAIL_BYTES = 4096, 65_536, 8 << 20
@@ -32,6 +38,8 @@ TAIL_FRAMES, TAIL_RECORDS, TAIL_BYTES = 4096, 65_536, 8 << 20
 
 SEGMENT_GROUPS = 4
 """Row groups in a segment: at most 262,144 records or 64 MiB before compression."""
+
+Share = TypeVar("Share")
 
 
 def failed(what: str, directory: Path, error: OSError) -> LogError:
@@ -56,9 +64,12 @@ class CategoryLock:
 class PartitionWriter:
     """Appends to one partition. The caller holds the category's lock; after an exception, drop this and open anew."""
 
-    def __init__(self, files: PartitionFiles) -> None:
-        """Clears up what a crash left behind. Raises ``LogError`` for damage, ``LogGap`` for missing segments."""
-        self._files = files
+    def __init__(self, files: PartitionFiles, *, archived: bool = False) -> None:
+        """Clears up what a crash left behind. Raises ``LogError`` for damage, ``LogGap`` for missing segments.
+
+        ``archived``: of an archive, which takes copies only; any other takes none.
+        """
+        self._files, self._archived = files, archived
         fs.fsync_dir(files.directory)  # a killed writer may not have made its last names durable
         for path in files.directory.glob(f".*{fs.TEMPORARY}"):
             fs.unlink(path)
@@ -93,7 +104,7 @@ class PartitionWriter:
         )
 
     def _open_tail(self, frames: Sequence[Frame]) -> None:
-        self._frames = len(frames)
+        self._frames, self._records = len(frames), sum(frame.record_count for frame in frames)
         self.next_offset = frames[-1].next_offset if frames else self._base
         self._bytes = frames[-1].end if frames else 0
         self._fd = os.open(self._files.tail(self._base), os.O_WRONLY | os.O_APPEND)
@@ -101,46 +112,69 @@ class PartitionWriter:
 
     def append(self, records: pa.Table) -> None:
         """Append, durably. ``records``: timestamp (int64), key, value, headers (binary), each in one chunk."""
+        assert not self._archived
         batch = _numbered(records, self.next_offset)
+        self._put(batch, (Run(self.next_offset + len(batch)),))
+
+    def copy(self, slices: Sequence[Slice]) -> None:
+        """Append the records of slices that meet, the first at ``next_offset``, under their own offsets, durably."""
+        assert self._archived
+        ends = [self.next_offset, *(one.next_offset for one in slices)]
+        assert [one.first_offset for one in slices] == ends[:-1], "an archive has no hole and no record twice"
+        self._put(_joined([one.records for one in slices]), runs_of(slices))
+
+    def _put(self, batch: pa.RecordBatch, runs: Sequence[Run]) -> None:
         if self._is_full():
             self._seal()
-        if len(batch) >= TAIL_RECORDS or batch.nbytes >= TAIL_BYTES:
-            self._append_segments(batch)
+        is_wide = runs[-1].next_offset - self.next_offset > OFFSETS_MAX
+        if len(batch) >= TAIL_RECORDS or batch.nbytes >= TAIL_BYTES or is_wide:
+            self._append_segments(batch, runs)
         else:
-            self._append_frame(batch)
+            for run in runs:
+                self._append_frame(_before(batch, self.next_offset, run.next_offset), run)
 
     def _is_full(self) -> bool:
-        records = self.next_offset - self._base
-        return self._frames >= TAIL_FRAMES or records >= TAIL_RECORDS or self._bytes >= TAIL_BYTES
+        return self._frames >= TAIL_FRAMES or self._records >= TAIL_RECORDS or self._bytes >= TAIL_BYTES
 
-    def _append_frame(self, batch: pa.RecordBatch) -> None:
-        frame = encode_frame(self.next_offset, batch)
+    def _append_frame(self, batch: pa.RecordBatch, run: Run) -> None:
+        frame = encode_frame(self.next_offset, batch, run if self._archived else None)
         fs.append_fsync(self._fd, frame, path=self._files.tail(self._base))
-        self.next_offset += len(batch)
+        self.next_offset = run.next_offset
         self._bytes += len(frame)
+        self._records += len(batch)
         self._frames += 1
 
-    def _append_segments(self, batch: pa.RecordBatch) -> None:
+    def _append_segments(self, batch: pa.RecordBatch, runs: Sequence[Run]) -> None:
         if self._frames:
             self._seal()
-        self._write_segments(batch)
-        self._begin_tail(self.next_offset + len(batch))
+        self._write_segments(batch, runs)
+        self._begin_tail(runs[-1].next_offset)
 
     def _seal(self) -> None:
         path = self._files.tail(self._base)
         frames = list(walk(memoryview(path.read_bytes()), self._base))
         if not frames or frames[-1].next_offset != self.next_offset:
             raise self._damaged(path, frames[-1].end if frames else 0)
-        self._write_segments(_joined([frame.records() for frame in frames]))
+        slices = [self._slice(frame) for frame in frames]
+        self._write_segments(_joined([one.records for one in slices]), runs_of(slices))
         self._begin_tail(self.next_offset)
 
-    def _write_segments(self, batch: pa.RecordBatch) -> None:
-        cuts = group_cuts(batch)
-        groups = [batch.slice(first, end - first) for first, end in pairwise(cuts)]
-        for at in range(0, len(groups), SEGMENT_GROUPS):
-            chosen = groups[at : at + SEGMENT_GROUPS]
-            first, last = chosen[0]["offset"][0].as_py(), chosen[-1]["offset"][-1].as_py()
-            fs.write_file(self._files.segment(first), encode_segment(first, last + 1, chosen))
+    def _slice(self, frame: Frame) -> Slice:
+        first, end, run = frame.first_offset, frame.next_offset, frame.run
+        missing = end - first - frame.record_count if run.removed else 0
+        name, number = self._files.category, self._files.partition
+        return Slice(name, number, first, end, frame.records(), missing, run.leader_epoch)
+
+    def _write_segments(self, batch: pa.RecordBatch, runs: Sequence[Run]) -> None:
+        """Segments that begin where the tail does, and reach to the end of ``runs``."""
+        groups = [batch.slice(first, end - first) for first, end in pairwise(group_cuts(batch))]
+        first = self._base
+        for at in range(0, max(len(groups), 1), SEGMENT_GROUPS):
+            chosen, later = groups[at : at + SEGMENT_GROUPS], groups[at + SEGMENT_GROUPS :]
+            end = later[0]["offset"][0].as_py() if later else runs[-1].next_offset
+            note = _note(chosen, part(runs, first, end)) if self._archived else None
+            fs.write_file(self._files.segment(first), encode_segment(first, end, chosen, note))
+            first = end
 
     def _begin_tail(self, base: int) -> None:
         old, self._base = self._base, base
@@ -163,6 +197,16 @@ def _numbered(records: pa.Table, first: int) -> pa.RecordBatch:
     return _joined(pa.table(columns, schema=RECORDS).to_batches())
 
 
+def _before(batch: pa.RecordBatch, first: int, end: int) -> pa.RecordBatch:
+    """The records of offsets ``[first, end)``."""
+    low, high = np.searchsorted(batch["offset"].to_numpy(), (first, end))
+    return batch.slice(low, high - low)
+
+
+def _note(groups: Sequence[pa.RecordBatch], runs: tuple[Run, ...]) -> Note:
+    return Note(sum(map(len, groups)), digest(groups), runs)
+
+
 def _joined(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
     return batches[0] if len(batches) == 1 else pa.concat_batches(batches)
 
@@ -170,18 +214,25 @@ def _joined(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
 class CategoryWriter:
     """Appends to all partitions of one category; holds its lock until closed."""
 
-    def __init__(self, partitions: Sequence[PartitionFiles], lock: CategoryLock) -> None:
-        self.partitions = len(partitions)
+    def __init__(self, partitions: Sequence[PartitionFiles], lock: CategoryLock, *, archived: bool = False) -> None:
+        self.partitions, self._archived = len(partitions), archived
         self._files = partitions
         self._lock = lock
         self._writers: list[PartitionWriter] = []
 
     def append(self, shares: dict[int, pa.Table]) -> tuple[int, ...]:
         """Append ``shares`` (by partition); returns the next offset per partition. Raises ``LogError``."""
+        return self._work(PartitionWriter.append, shares)
+
+    def copy(self, pieces: Mapping[int, Sequence[Slice]]) -> tuple[int, ...]:
+        """``PartitionWriter.copy`` by partition; returns the next offset per partition. Raises ``LogError``."""
+        return self._work(PartitionWriter.copy, pieces)
+
+    def _work(self, add: Callable[[PartitionWriter, Share], None], shares: Mapping[int, Share]) -> tuple[int, ...]:
         try:
             self._open()
-            for partition, records in shares.items():
-                self._writers[partition].append(records)
+            for partition, share in shares.items():
+                add(self._writers[partition], share)
         except OSError as error:
             self._drop()
             msg = "appending to the log failed; the records may or may not be there"
@@ -193,7 +244,7 @@ class CategoryWriter:
 
     def _open(self) -> None:
         for files in self._files[len(self._writers) :]:
-            self._writers.append(PartitionWriter(files))
+            self._writers.append(PartitionWriter(files, archived=self._archived))
 
     def _drop(self) -> None:
         while self._writers:

@@ -10,8 +10,9 @@ inside a record's value, and nothing above here touches records one by one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import pyarrow as pa
@@ -46,21 +47,46 @@ APPENDS = pa.schema(
 
 
 @dataclass(frozen=True, slots=True)
+class RowGroup:
+    """One of the ``groups`` of a sealed segment, number ``number``, with ``rows`` records. ``columns``: the directory for what is
+    derived from the segment; ``checksum``: of all its bytes."""
+
+    columns: Path
+    checksum: int
+    number: int
+    groups: int
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
 class Slice:
     """Consecutive records of one partition.
 
     ``records`` has the schema ``RECORDS``, offsets ascending within ``[first_offset, next_offset)``. The range may
     hold offsets without a record: control records, aborted transactions and, on a compacted topic, removed
     records; ``missing`` counts only the last kind. ``leader_epoch`` is that of the last batch (-1: unknown).
+
+    ``stored`` says where the records are kept when they are a whole row group of a segment, every offset one of them. Such a
+    slice need not have read them: ``held`` is then how to, and ``records`` may raise ``LogError``.
     """
 
     category: str
     partition: int
     first_offset: int
     next_offset: int
-    records: pa.RecordBatch
+    held: pa.RecordBatch | Callable[[], pa.RecordBatch]
     missing: int = 0
     leader_epoch: int = -1
+    stored: RowGroup | None = None
+
+    @property
+    def records(self) -> pa.RecordBatch:
+        return self.held if isinstance(self.held, pa.RecordBatch) else self.held()
+
+    @property
+    def last_offset(self) -> int:
+        """The offset of the last record. There must be one."""
+        return self.next_offset - 1 if self.stored else self.records.column("offset")[-1].as_py()
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +167,15 @@ class Log(Protocol):
 BROKER_SCHEMES = ("redpanda", "kafka")
 
 
-def open_log(url: str) -> Log:
-    """``redpanda://host:9092[,host:port...]`` (``kafka://`` is the same) or the path of an embedded log's directory."""
+def open_log(url: str, archive: str | Path | None = None) -> Log:
+    """``redpanda://host:9092[,host:port...]`` (``kafka://`` is the same) or the path of an embedded log's directory.
+
+    With the directory of an ``archive`` (see ``connectors.archive``) history is read from there, and the rest from the log.
+    """
+    if archive is not None:
+        from connectors.hybrid import HybridLog
+
+        return HybridLog(open_log(url), archive)
     scheme, separator, rest = url.partition("://")
     if separator and scheme in BROKER_SCHEMES:
         from connectors.redpanda import RedpandaLog

@@ -7,6 +7,8 @@ null from an empty value. It finds accidents and rewritten history; it is no def
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numba as nb
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +27,11 @@ def record_hashes(records: pa.RecordBatch) -> Hashes:
     for place, null in enumerate(nulls):
         flags |= null.astype(np.uint64) << np.uint64(8 + place)
     return _combine(np.asarray(records.column("offset")), np.asarray(records.column("timestamp")), flags, *parts)
+
+
+def digest(batches: Iterable[pa.RecordBatch]) -> int:
+    """The digest of some records, in any portions (schema ``RECORDS``)."""
+    return sum(int(record_hashes(batch).sum()) for batch in batches) % 2**64
 
 
 @nb.njit(nogil=True, cache=True)

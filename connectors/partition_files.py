@@ -22,6 +22,7 @@ from connectors.segment import Segment
 from connectors.tail import walk
 from schemas.errors import LogChanged, LogError, LogGap
 
+COLUMNS = ".columns"
 _NAME = re.compile(r"(\d{20})\.(parquet|tail)")
 
 
@@ -53,6 +54,10 @@ class PartitionFiles:
 
     def segment(self, base: int) -> Path:
         return self.directory / f"{base:020d}.parquet"
+
+    def columns(self, base: int) -> Path:
+        """The directory for what is derived from a segment; it may be removed at any time."""
+        return self.directory.parents[1] / COLUMNS / self.category / str(self.partition) / f"{base:020d}"
 
     def tail(self, base: int) -> Path:
         return self.directory / f"{base:020d}.tail"

@@ -8,6 +8,9 @@ Between the last row group and the footer, where Parquet's other readers do not 
 
     CRC32C of each row group, u32 each | number of row groups u32 | CRC32C of these and the footer u32
 
+A segment of an archive has a *note* in its metadata as well (``connectors.coverage.Note``): the digest of its records, and
+what is known of offsets that have none.
+
 Promises: what is read is what was written, or a ``LogError`` names the file. Checksums come before parsing, because
 the Parquet library may end the process over a damaged footer. Knows nothing of tails, locks or where files are kept.
 """
@@ -25,6 +28,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from crc32c import crc32c
 
+from connectors.coverage import Note, Run
 from connectors.log import RECORDS
 from schemas.errors import LogError
 
@@ -33,7 +37,7 @@ GROUP_RECORDS = 65_536
 GROUP_BYTES = 16 << 20
 """Bounds of a row group, and so of a slice; a single record may be bigger."""
 
-_FORMAT_KEY, _RANGE_KEY = b"refold.format", b"refold.range"
+_FORMAT_KEY, _RANGE_KEY, _NOTE_KEY = b"refold.format", b"refold.range", b"refold.note"
 _WRITING = {
     "compression": "zstd",
     "compression_level": 1,
@@ -43,6 +47,7 @@ _WRITING = {
 }
 _END_BYTES = 8  # of a Parquet file: length of the footer u32, "PAR1"
 _OFFSET = RECORDS.names.index("offset")
+_NO_RECORDS = pa.RecordBatch.from_arrays([pa.array([], field.type) for field in RECORDS], schema=RECORDS)
 
 
 def group_cuts(records: pa.RecordBatch) -> list[int]:
@@ -67,10 +72,15 @@ def _record_bytes(records: pa.RecordBatch) -> npt.NDArray[np.int64]:
     return sizes
 
 
-def encode_segment(first: int, next_offset: int, groups: Sequence[pa.RecordBatch]) -> bytes:
-    """The bytes of a segment that covers ``[first, next_offset)``; each of ``groups`` becomes a row group."""
-    assert groups
-    coverage = {_FORMAT_KEY: str(FORMAT), _RANGE_KEY: f"{first} {next_offset}"}
+def encode_segment(first: int, next_offset: int, groups: Sequence[pa.RecordBatch], note: Note | None = None) -> bytes:
+    """The bytes of a segment that covers ``[first, next_offset)``; each of ``groups``, not empty, becomes a row group.
+
+    Only a segment with a note may be without records.
+    """
+    assert groups or note
+    coverage = {_FORMAT_KEY: str(FORMAT).encode(), _RANGE_KEY: f"{first} {next_offset}".encode()}
+    if note is not None:
+        coverage[_NOTE_KEY] = note.to_bytes()
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(sink, RECORDS.with_metadata(coverage), **_WRITING) as writer:
         for group in groups:
@@ -104,7 +114,10 @@ def _group_bounds(metadata: pq.FileMetaData) -> list[int]:
 
 
 class Segment:
-    """An open segment. ``first`` and ``next_offset`` are the range of offsets that it covers."""
+    """An open segment. ``first`` and ``next_offset`` are the range of offsets that it covers.
+
+    ``note`` is that of an archive's segment (None: it is no archive's), ``runs`` what is known of its offsets.
+    """
 
     def __init__(self, path: Path, first: int) -> None:
         """Raises ``LogError`` when the file cannot be read or does not cover a range that begins at ``first``."""
@@ -114,12 +127,15 @@ class Segment:
             self._sums, end = self._checked_sums()
             self._file = pq.ParquetFile(self._raw, pre_buffer=False)
             self.first, self.next_offset = _coverage(self._file.metadata)
+            written = self._file.metadata.metadata.get(_NOTE_KEY)
+            self.note = None if written is None else Note.from_bytes(written)
         except (OSError, ValueError) as error:
             raise self._damaged(str(error)) from error
         if self.first != first:
             raise self._damaged(f"it holds offsets from {self.first:,} on")
         self._bounds = [*_group_bounds(self._file.metadata), end]
         self._starts = _group_starts(self._file.metadata)
+        self.runs = self.note.runs if self.note else (Run(self.next_offset),)
 
     def _checked_sums(self) -> tuple[list[int], int]:
         """The checksums of the row groups, and the byte at which these end."""
@@ -128,6 +144,7 @@ class Segment:
         count = _word(self._bytes(footer - 8, footer - 4), 0)
         end = footer - 8 - 4 * count
         sums = self._bytes(end, footer - 4)
+        self.checksum = _word(self._bytes(footer - 4, footer), 0)
         if self._bytes(footer - 4, footer) != _sum_of(sums, memoryview(self._bytes(footer, ending + _END_BYTES))):
             raise ValueError("the footer is not what was written")
         return np.frombuffer(sums, "<u4", count).tolist(), end
@@ -136,6 +153,19 @@ class Segment:
         if not 0 <= first <= end <= self._raw.size():
             raise ValueError("the file is cut off, or its footer is not what was written")
         return self._raw.read_at(end - first, first)
+
+    def whole_group(self, offset: int) -> tuple[int, int, int] | None:
+        """Number, records and end of the row group that begins at ``offset``, if it has a record at each of its offsets."""
+        number = bisect_right(self._starts, offset) - 1
+        if number < 0 or self._starts[number] != offset:
+            return None
+        end = self._starts[number + 1] if number + 1 < len(self._starts) else self.next_offset
+        rows = self._file.metadata.row_group(number).num_rows
+        return (number, rows, end) if rows == end - offset else None
+
+    @property
+    def groups(self) -> int:
+        return len(self._starts)
 
     def read(self, offset: int) -> tuple[pa.RecordBatch, int]:
         """The records from ``offset`` to the end of its row group, and the next offset after what they cover."""
@@ -149,6 +179,8 @@ class Segment:
         return records.slice(int(np.searchsorted(records.column(_OFFSET).to_numpy(), offset))), end
 
     def _read_group(self, group: int) -> pa.RecordBatch:
+        if not self._starts:
+            return _NO_RECORDS
         if crc32c(self._bytes(self._bounds[group], self._bounds[group + 1])) != self._sums[group]:
             msg = f"row group {group} is not what was written"
             raise ValueError(msg)

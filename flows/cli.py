@@ -10,8 +10,8 @@ from typing import NoReturn
 
 import click
 
+from flows import cli_archive, cli_proof
 from flows.cli_options import options, picked, print_json, view_name
-from flows.cli_proof import COMMANDS
 from flows.stopping import stop_on_signals
 from schemas.errors import RefoldError, UsageError
 
@@ -26,6 +26,7 @@ refold keeps tables that follow event streams, and can prove that they are right
   refold verify departures_by_hour         fold again to the same cut: is it the same table?
   refold repair departures_by_hour         restore damaged files, and only those, from the log
   refold rebuild departures_by_hour        fold from offset zero beside the live view, then take over
+  refold archive flights                   keep the events of a topic for longer than the topic does
 
 Log and store come from --log / REFOLD_LOG (data/log) and --store / REFOLD_STORE (data/store); a file `.env` is read.
 Exit codes: 0 done, 1 the answer is no, 2 the call is wrong, 3 the log or the store failed.
@@ -77,7 +78,7 @@ def main() -> None:
 
 @main.command()
 @click.argument("views", nargs=-1, required=True, metavar="VIEW...")
-@options("log", "store", "flows", "workers")
+@options("log", "archive", "store", "flows", "workers")
 @click.option(
     "--processes",
     type=click.IntRange(1, 16),
@@ -150,7 +151,7 @@ def _print_view(store: str, name: str, version: int | None = None) -> None:
 
 @main.command()
 @click.argument("view")
-@options("log", "store", "flows", "workers", "origin", "dead", "json", "quiet", "debug")
+@options("log", "archive", "store", "flows", "workers", "origin", "dead", "json", "quiet", "debug")
 def rebuild(
     view: str,
     log: str,
@@ -319,10 +320,11 @@ def demo(log: str | None, directory: str, days: int, workers: int | None) -> Non
     """A year of real flights: append, fold into three views, break one, find the damage, rebuild, compare."""
     from flows.demo import demo as run_demo
 
+    os.environ.pop("REFOLD_ARCHIVE", None)  # the tour's log has no history elsewhere
     sys.exit(0 if run_demo(log, Path(directory), days, workers, click.echo) else 1)
 
 
-for command in COMMANDS:
+for command in (*cli_proof.COMMANDS, *cli_archive.COMMANDS):
     main.add_command(command)
 
 if __name__ == "__main__":

@@ -28,6 +28,13 @@ def options(*names: str) -> Decorator:
             show_default=True,
             help="redpanda://host:9092, or the directory of an embedded log.",
         ),
+        "archive": click.option(
+            "--archive",
+            metavar="DIR",
+            callback=_archive,
+            expose_value=False,
+            help="Read history from an archive (see `refold archive`), and from the log what comes after (REFOLD_ARCHIVE).",
+        ),
         "store": click.option(
             "--store",
             metavar="DIR",
@@ -77,6 +84,11 @@ def options(*names: str) -> Decorator:
         return command
 
     return decorate
+
+
+def _archive(_: click.Context, __: click.Parameter, value: str | None) -> None:
+    if value:
+        os.environ["REFOLD_ARCHIVE"] = value  # where a log is opened by its URL: also in the processes of a cluster
 
 
 def _debug(_: click.Context, __: click.Parameter, value: bool) -> None:

@@ -26,7 +26,7 @@ VALUE_CHARACTERS_SHOWN = 160
 
 @click.command()
 @click.argument("view")
-@options("log", "store", "flows", "workers")
+@options("log", "archive", "store", "flows", "workers")
 @click.option("--files", is_flag=True, help="Only check the stored files against their digests: quick, needs no log.")
 @click.option("--scratch", metavar="DIR", help="Where to fold the view again.  [default: .verify in the store]")
 @options("json", "quiet", "debug")
@@ -142,7 +142,7 @@ def _plain(value: Any) -> str:
 
 @click.command()
 @click.argument("view")
-@options("log", "store", "flows", "workers", "json", "quiet", "debug")
+@options("log", "archive", "store", "flows", "workers", "json", "quiet", "debug")
 def repair(
     view: str, log: str, store: str, modules: tuple[str, ...], workers: int | None, as_json: bool, quiet: bool
 ) -> None:

@@ -15,7 +15,7 @@ from flows.projection import Projection
 from schemas.errors import UsageError
 
 ENGINE_ROOM = frozenset(
-    "accumulators agg cli cli_archive cli_options cli_proof cluster committer demo discover display engine expressions facts "
+    "accumulators agg cli cli_archive cli_options cli_proof cluster committer demo derived discover display engine expressions facts "
     "flights_facts flights_feed fold grouping groups job kernels merge partials pipeline progress projection query repairing running "
     "status stopping verification windows".split()
 )

@@ -4,16 +4,32 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Protocol
 
 from connectors.clock import monotonic
-from flows.job import Job
 
 REFRESH_S = 0.2
 PLAIN_S = 5.0
+
+
+class Watched(Protocol):
+    """What can be watched: by place, where reading began, where it will end (``until`` None: it follows), and where it is."""
+
+    @property
+    def until(self) -> object: ...
+
+    @property
+    def begins(self) -> Mapping[tuple[str, int], int]: ...
+
+    @property
+    def ends(self) -> Mapping[tuple[str, int], int]: ...
+
+    @property
+    def positions(self) -> Mapping[tuple[str, int], int]: ...
 
 
 @dataclass
@@ -24,10 +40,10 @@ class Meter:
     quiet: bool = False
 
     def __post_init__(self) -> None:
-        self.job: Job | None = None
+        self.job: Watched | None = None
         self.began = monotonic()
 
-    def watch(self, job: Job) -> None:
+    def watch(self, job: Watched) -> None:
         """A job begins (a rebuild may run several, one after the other)."""
         self.job = job
 

@@ -169,7 +169,7 @@ def _check_position(projection: Projection, name: str, partition: int, facts: Pr
             where=f"{name}/{partition} starts at offset {earliest:,}; the view's next offset is {facts.next_offset:,} "
             f"({earliest - facts.next_offset:,} events missing)",
             why="retention removed them since the view last ran",
-            do=f"rebuild from a log that has them:  refold rebuild {projection.name} --log DIRECTORY\n"
+            do=f"rebuild with an archive that has them:  refold rebuild {projection.name} --archive DIRECTORY\n"
             f"or from what is left:  refold rebuild {projection.name} --origin earliest",
         )
     if facts.next_offset > end:

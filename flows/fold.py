@@ -94,12 +94,13 @@ class PartitionFold:
         mine = self._of_my_types(decoded)
         dead = self._dead_rows(decoded, mine)
         live = mine & ~dead & (decoded.fate == LIVE)
-        late = live & self._late_rows(decoded.event_time, marks)
+        starts = self._window_starts(decoded.event_time)
+        late = live & self._late_rows(starts, marks)
         self._keep_late(part, decoded, marks, late)
         self._keep_dead(part, decoded, dead)
         rows = np.flatnonzero(live & ~late)
         if len(rows):
-            self._fold_rows(decoded, rows)
+            self._fold_rows(decoded, rows, starts)
         self._count(decoded, mine, dead, late, len(rows))
         self._advance(part, hashes, watermark)
 
@@ -155,21 +156,23 @@ class PartitionFold:
         codes = [c for c, event in enumerate(decoded.types) for f in event.fields if f.name == name and not f.nullable]
         return in_codes(decoded.type_code, codes, len(decoded.types))
 
-    def _late_rows(self, event_time: Ints, marks: Ints) -> Mask:
+    def _window_starts(self, event_time: Ints) -> Ints | None:
+        return self.projection.window.starts(event_time) if self.projection.window else None
+
+    def _late_rows(self, starts: Ints | None, marks: Ints) -> Mask:
         window = self.projection.window
-        if window is None:
-            return np.zeros(len(event_time), np.bool_)
-        ends = window.starts(event_time) + window.size_us
-        return marks >= ends + self.projection.allowed_lateness_us
+        if window is None or starts is None:
+            return np.zeros(len(marks), np.bool_)
+        return marks >= starts + (window.size_us + self.projection.allowed_lateness_us)
 
     # -- folding
 
-    def _fold_rows(self, decoded: Decoded, rows: Ints) -> None:
+    def _fold_rows(self, decoded: Decoded, rows: Ints, starts: Ints | None) -> None:
         values = self._evaluate(decoded, rows)
-        time = decoded.event_time[rows]
+        time = decoded.event_time if len(rows) == len(decoded.event_time) else decoded.event_time[rows]
         keys = [values[f"key:{name}"] for name in self.projection.key]
-        if self.projection.window:
-            keys = [pa.array(self.projection.window.starts(time)).cast(TIMESTAMP), *keys]
+        if starts is not None:
+            keys = [pa.array(starts if len(rows) == len(starts) else starts[rows]).cast(TIMESTAMP), *keys]
         ids = self._group_ids(keys, len(rows))
         for acc, state in zip(self.projection.accumulators, self._partials.states, strict=True):
             value = values.get(f"input:{acc.name}")
@@ -303,7 +306,7 @@ class PartitionFold:
         progress.missing += part.missing
         progress.leader_epoch = part.leader_epoch  # of the last batch, with records or without: whatever the slices are
         if len(hashes):
-            progress.last_offset = part.records.column("offset")[-1].as_py()
+            progress.last_offset = part.last_offset
             progress.last_hash = int(hashes[-1])
             progress.log_digest = (progress.log_digest + int(hashes.sum(dtype=np.uint64))) % 2**64
 

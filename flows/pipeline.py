@@ -15,7 +15,7 @@ from itertools import pairwise
 import numpy as np
 
 from connectors.log import Slice
-from connectors.log_digest import record_hashes
+from flows.derived import Reading
 from flows.fold import Delta, PartitionFold
 from flows.kernels import watermarks_before
 from flows.projection import Projection
@@ -29,8 +29,9 @@ CHANGED_GROUPS_MAX = 50_000
 class PartitionPipeline:
     """All folds of one partition of one category."""
 
-    def __init__(self, category: Category, folds: Sequence[PartitionFold]) -> None:
-        self._category = category
+    def __init__(self, category: Category, folds: Sequence[PartitionFold], *, raw: bool = False) -> None:
+        """``raw``: decode every record, whatever was derived from them before."""
+        self._category, self._raw = category, raw
         self.folds: list[PartitionFold] = []
         for fold in folds:
             self.join(fold)
@@ -38,7 +39,7 @@ class PartitionPipeline:
     def join(self, fold: PartitionFold) -> None:
         """One more projection on the same read and decode."""
         self.folds.append(fold)
-        self._decoder = decoder_for(self._category, [fold.projection for fold in self.folds])
+        self._reading = Reading(decoder_for(self._category, [fold.projection for fold in self.folds]), self._raw)
 
     @property
     def position(self) -> int:
@@ -58,8 +59,7 @@ class PartitionPipeline:
         here = [fold for fold in self.folds if fold.progress.next_offset == part.first_offset]
         if not here:
             return
-        decoded = self._decoder.decode(part.records)
-        hashes = record_hashes(part.records)
+        decoded, hashes = self._reading.read(part)
         timed = (decoded.fate == LIVE) | (decoded.fate == MARKER)
         for watermark in {fold.progress.watermark for fold in here}:  # more than one only where origins differ
             marks, after = watermarks_before(decoded.event_time, timed, watermark)
@@ -82,7 +82,7 @@ class PartitionPipeline:
             records = arrived.records.slice(int(low), int(high - low))
             here = min(missing, after - first - records.num_rows)  # each hole is counted in one part
             missing -= here
-            yield replace(arrived, first_offset=first, next_offset=after, records=records, missing=here)
+            yield replace(arrived, first_offset=first, next_offset=after, held=records, missing=here, stored=None)
 
 
 def decoder_for(category: Category, projections: Sequence[Projection]) -> Decoder:

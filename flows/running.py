@@ -146,9 +146,12 @@ def log_url(log: str | None) -> str:
 
 
 def log_opener(log: Log | str | None) -> Callable[[], Log]:
-    """What opens the log when it is needed; one that the caller has open is left open."""
+    """What opens the log when it is needed; one that the caller has open is left open.
+
+    A log given by its URL or path, or by REFOLD_LOG, is read together with the archive in REFOLD_ARCHIVE, if that is set.
+    """
     if log is None or isinstance(log, str):
-        return lambda: open_log(log_url(log))
+        return lambda: open_log(log_url(log), os.environ.get("REFOLD_ARCHIVE") or None)
     return lambda: _Borrowed(log)
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -46,7 +47,7 @@ class Decoded:
     ``fate``: LIVE, TOMBSTONE, MARKER or DEAD (uint8). ``event_time``: microseconds since the epoch, meant where LIVE or
     MARKER. ``type_code``: index into ``types``, or OTHER_TYPE. ``reasons``: why a DEAD record is dead, by row.
     ``columns[c]`` is null where ``invalid[c]``, where the type has no such field, and where the member is missing; texts may be
-    of type ``TEXTS``.
+    of type ``TEXTS``. ``type_names``: what each record says its type is, as text (None where the category has a constant type).
     """
 
     types: tuple[type[Event], ...]
@@ -56,6 +57,7 @@ class Decoded:
     reasons: dict[int, str]
     columns: dict[Column, pa.Array] = field(default_factory=dict)
     invalid: dict[Column, Mask] = field(default_factory=dict)
+    type_names: pa.Array | None = None
 
 
 class Decoder:
@@ -79,6 +81,27 @@ class Decoder:
         # One name with two types cannot be parsed in one pass. Where one pass keeps failing on fields of other types
         # it is given up too: a matter of speed alone, the outcome is the same.
         self._by_type = len({name for name, _ in self._fields}) < len(self._fields) or self._fields_meet_envelope()
+
+    @property
+    def types(self) -> tuple[type[Event], ...]:
+        return self._types
+
+    @property
+    def columns(self) -> list[Column]:
+        """The columns that are read."""
+        return [*self._fields, *([SUBJECT] if self._subject else [])]
+
+    def facts(self, column: Column | None) -> dict[str, Any]:
+        """All that decides what a column holds for given records (None: all that the envelope says), as JSON."""
+        envelope = self._envelope
+        parts = {part: str(getattr(envelope, part)) for part in ("type", "time")}
+        found: dict[str, Any] = {"envelope": parts, "max_ahead_us": self._max_ahead_us}
+        if column == SUBJECT and self._subject:
+            return {**found, "subject": str(envelope.subject)}
+        if column is not None:
+            of = sorted(self._types[code].type_name for code in self._fields[column])
+            found |= {"path": envelope.field(column[0]), "type": str(column[1]), "of": of}
+        return found
 
     def decode(self, records: pa.RecordBatch) -> Decoded:
         """``records``: schema ``RECORDS`` of the log protocol (offset, timestamp, timestamp_type, key, value, headers)."""
@@ -132,28 +155,34 @@ class Decoder:
             fate[rows] = DEAD
 
         kill(parsed.not_object, "the value is not one JSON object")
-        type_code = self._read_type(parsed, n, fate, kill)
+        names = self._read_type(parsed, fate, kill)
+        type_code = self.codes(names, n)
         time, has_time = self._read_time(records, parsed, kill)
         # In milliseconds of any size (some producers write nanoseconds): cut where no event can be ahead, never overflow.
         timestamps = np.minimum(np.asarray(records.column("timestamp")), LAST_US // 1000 + 1)
         ahead = has_time & (timestamps >= 0) & (time - timestamps * 1000 > self._max_ahead_us)
         kill(ahead, f"the event time is more than {self._category.max_ahead} ahead of the record's timestamp")
-        return Decoded(self._types, fate, time, type_code, reasons)
+        return Decoded(self._types, fate, time, type_code, reasons, type_names=names)
 
-    def _read_type(self, parsed: JsonColumns, n: int, fate: Fates, kill: Kill) -> npt.NDArray[np.int32]:
+    def _read_type(self, parsed: JsonColumns, fate: Fates, kill: Kill) -> pa.Array | None:
+        """The text of each record's type; kills those without one, and tells markers."""
         place = self._envelope.type
         if isinstance(place, constant):
-            names = [event.type_name for event in self._types]
-            return np.full(n, names.index(place.value) if place.value in names else OTHER_TYPE, np.int32)
+            return None
         found = parsed.columns[place]
         kill(parsed.invalid[place], f"`{_dotted(place)}` (the event type) is not text")
         kill(np.asarray(found.is_null()), f"`{_dotted(place)}` (the event type) is missing")
-        known = pa.array([event.type_name for event in self._types] + [MARKER_TYPE], pa.string())
-        codes = _index_in(found, known)
-        markers = codes == len(self._types)
+        markers = _index_in(found, pa.array([MARKER_TYPE])) == 0
         fate[markers & (fate == LIVE)] = MARKER
-        codes[markers] = OTHER_TYPE
-        return codes
+        return found
+
+    def codes(self, names: pa.Array | None, n: int) -> npt.NDArray[np.int32]:
+        """``Decoded.type_code`` of ``n`` records whose types have these names."""
+        known = [event.type_name for event in self._types]
+        place = self._envelope.type
+        if names is None and isinstance(place, constant):
+            return np.full(n, known.index(place.value) if place.value in known else OTHER_TYPE, np.int32)
+        return _index_in(names, pa.array(known, pa.string()))
 
     def _read_time(self, records: pa.RecordBatch, parsed: JsonColumns, kill: Kill) -> tuple[Ints, Mask]:
         place = self._envelope.time
@@ -269,6 +298,9 @@ def _unpack(packed: Decoded, rows: Ints, n: int) -> Decoded:
         packed.types, np.full(n, TOMBSTONE, np.uint8), np.zeros(n, np.int64), np.full(n, OTHER_TYPE, np.int32), {}
     )
     whole.fate[rows], whole.event_time[rows], whole.type_code[rows] = packed.fate, packed.event_time, packed.type_code
+    if packed.type_names is not None:
+        no_one = np.zeros(len(rows), np.bool_)
+        whole.type_names, _ = _scatter([(rows, packed.type_names, no_one)], pa.string(), n)
     whole.reasons.update({int(rows[row]): reason for row, reason in packed.reasons.items()})
     for column, array in packed.columns.items():
         whole.columns[column], whole.invalid[column] = _scatter([(rows, array, packed.invalid[column])], column[1], n)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -173,3 +174,11 @@ def test_a_batch_of_an_old_format_is_read(magic):
     broken[-5] ^= 1
     with pytest.raises(LogError, match="checksum"):
         _of_old(memoryview(bytes(broken)))
+
+
+def test_a_slice_ends_where_the_leader_changes() -> None:
+    """So that the leader of every offset is known, wherever a copy of the slices is cut."""
+    leaders = (3, 3, 4, 4, 5)
+    batches = [replace(packed(2 * at, 2), leader_epoch=leader) for at, leader in enumerate(leaders)]
+    found = stitched(Stitcher("flights", 2, 0, None, False), batches, [])
+    assert [(one.next_offset, one.leader_epoch) for one in found] == [(4, 3), (8, 4), (10, 5)]

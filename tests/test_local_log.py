@@ -359,7 +359,7 @@ def test_oldest_segments_may_be_deleted_by_hand(path: Path) -> None:
 
 def test_a_damaged_category_file_is_an_error_that_names_it(path: Path) -> None:
     one_partition(path, 1)
-    (path / NAME / "category.json").write_text('{"format": 2, "identity": "x", "partitions": 1}')
+    (path / NAME / "category.json").write_text('{"format": 3, "identity": "x", "partitions": 1}')
     with pytest.raises(LogError, match="newer refold"):
         LocalLog(path).describe(NAME)
     (path / NAME / "category.json").write_text("{")
