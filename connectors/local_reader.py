@@ -120,12 +120,16 @@ class PartitionReader:
         return self._slice(*found) if found else None
 
     def _whole_group(self) -> Slice | None:
-        """The next row group, if all of it is wanted and it is complete: its records are read when they are asked for."""
+        """The next row group, if all of it is wanted and it is complete: its records are read when they are asked for.
+
+        Its bytes are checked all the same: columns that were derived from it must not hide that it is damaged.
+        """
         segment, first = self._source, self.next_offset
         found = segment.whole_group(first) if isinstance(segment, Segment) else None
         if found is None or not isinstance(segment, Segment) or (self._until is not None and found[2] > self._until):
             return None
         number, rows, end = found
+        segment.check(number)
         self.next_offset = end
         stored = RowGroup(self._files.columns(segment.first), segment.checksum, number, segment.groups, rows)
         leader = part(segment.runs, first, end)[-1].leader_epoch

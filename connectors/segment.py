@@ -181,10 +181,20 @@ class Segment:
     def _read_group(self, group: int) -> pa.RecordBatch:
         if not self._starts:
             return _NO_RECORDS
+        self._check_group(group)
+        return self._file.read_row_group(group, use_threads=False).combine_chunks().to_batches()[0]
+
+    def check(self, group: int) -> None:
+        """Compare the bytes of a row group with their checksum, without reading a record. Raises ``LogError``."""
+        try:
+            self._check_group(group)
+        except (OSError, ValueError) as error:
+            raise self._damaged(str(error)) from error
+
+    def _check_group(self, group: int) -> None:
         if crc32c(self._bytes(self._bounds[group], self._bounds[group + 1])) != self._sums[group]:
             msg = f"row group {group} is not what was written"
             raise ValueError(msg)
-        return self._file.read_row_group(group, use_threads=False).combine_chunks().to_batches()[0]
 
     def _damaged(self, why: str) -> LogError:
         return LogError("a segment of the log is damaged", where=str(self.path), why=why, do="restore it from a copy")

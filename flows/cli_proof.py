@@ -28,6 +28,9 @@ VALUE_CHARACTERS_SHOWN = 160
 @click.argument("view")
 @options("log", "archive", "store", "flows", "workers")
 @click.option("--files", is_flag=True, help="Only check the stored files against their digests: quick, needs no log.")
+@click.option(
+    "--raw", is_flag=True, help="Decode every record again, whatever columns are kept beside an embedded log."
+)
 @click.option("--scratch", metavar="DIR", help="Where to fold the view again.  [default: .verify in the store]")
 @options("json", "quiet", "debug")
 def verify(
@@ -37,6 +40,7 @@ def verify(
     modules: tuple[str, ...],
     workers: int | None,
     files: bool,
+    raw: bool,
     scratch: str | None,
     as_json: bool,
     quiet: bool,
@@ -55,7 +59,7 @@ def verify(
     stop = stop_on_signals(unfinished=1)
     with shown(Meter("Verify", quiet=quiet)) as meter:
         found = verify_view(
-            projection, log=log, store=store, workers=workers, scratch=scratch, stop=stop, watch=meter.watch
+            projection, log=log, store=store, workers=workers, scratch=scratch, stop=stop, watch=meter.watch, raw=raw
         )
     if found is None:
         click.echo("stopped before anything could be compared; the next verification goes on from here")

@@ -83,6 +83,8 @@ class Job:
     ends: dict[Place, int] = field(default_factory=dict)
     must_match: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     """Facts of committed views that this job folds again: definition and log must still be theirs."""
+    raw: bool = False
+    """Decode every record, whatever columns a log keeps beside its records."""
 
     def __post_init__(self) -> None:
         self._opening = threading.RLock()
@@ -150,7 +152,7 @@ class Job:
         for place, progress in standing.progress.items():
             fold = PartitionFold(projection, *place, progress, found.get(place))
             if place not in self._pipelines:
-                self._pipelines[place] = PartitionPipeline(self.categories[place[0]], [])
+                self._pipelines[place] = PartitionPipeline(self.categories[place[0]], [], raw=self.raw)
             self._pipelines[place].join(fold)
         return standing
 

@@ -19,7 +19,7 @@ from connectors.table import Writer
 from connectors.view import Damaged, check_files
 from flows.projection import Projection
 from flows.running import Watch, store_path
-from flows.verification import COMPARED, SCRATCH, committed_manifest, compare_logs, refolded
+from flows.verification import COMPARED, SCRATCH, Refold, committed_manifest, compare_logs, refolded
 from schemas.errors import LogChanged, StoreDamaged
 
 DATA = "data/"
@@ -56,7 +56,8 @@ def repair(
     lost = sorted({found.file.removeprefix(DATA) for found in damaged if found.file.startswith(DATA)})
     aside: list[str] = []
     if lost:
-        with refolded(projection, manifest, log, place / SCRATCH, workers, stop, watch) as writer:
+        how = Refold(log, workers, stop or threading.Event(), watch)
+        with refolded(projection, manifest, place / SCRATCH, how) as writer:
             if writer is None:
                 return None
             aside = restore(place, projection.name, projection.version, _bytes_of(projection, manifest, writer, lost))

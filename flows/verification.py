@@ -14,7 +14,7 @@ import os
 import shutil
 import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
@@ -86,6 +86,17 @@ class Verification:
         return next((difference for table in self.tables for difference in table.first), None)
 
 
+@dataclass(frozen=True, slots=True)
+class Refold:
+    """How to fold again: from where, with how many workers, until when, watched by whom, and whether from raw records alone."""
+
+    log: Log | str | None = None
+    workers: int | None = None
+    stop: threading.Event = field(default_factory=threading.Event)
+    watch: Watch | None = None
+    raw: bool = False
+
+
 def verify(
     projection: Projection,
     *,
@@ -95,8 +106,11 @@ def verify(
     scratch: str | Path | None = None,
     stop: threading.Event | None = None,
     watch: Watch | None = None,
+    raw: bool = False,
 ) -> Verification | None:
     """Fold to the committed cut in a scratch place (default: beside the views) and compare tables; check every stored file.
+
+    ``raw``: decode every record again, whatever columns an embedded log or an archive keeps beside them.
 
     None when it was stopped before it could compare; called again, it goes on from there. Raises ``UnknownView``,
     ``DefinitionChanged``, ``LogGap`` (the log has lost events that the view was folded from), ``StoreDamaged`` (the manifest).
@@ -106,7 +120,8 @@ def verify(
     damaged = tuple(check_files(place, projection.name, projection.version))
     facts = (projection.title, manifest.cut, manifest.digest)
     try:
-        with refolded(projection, manifest, log, Path(scratch or place / SCRATCH), workers, stop, watch) as writer:
+        how = Refold(log, workers, stop or threading.Event(), watch, raw)
+        with refolded(projection, manifest, Path(scratch or place / SCRATCH), how) as writer:
             if writer is None:
                 return None
             assert writer.manifest is not None
@@ -131,21 +146,13 @@ def committed_manifest(store: Path, projection: Projection) -> Manifest:
 
 
 @contextlib.contextmanager
-def refolded(
-    projection: Projection,
-    manifest: Manifest,
-    log: Log | str | None,
-    scratch: Path,
-    workers: int | None,
-    stop: threading.Event | None,
-    watch: Watch | None,
-) -> Iterator[Writer | None]:
+def refolded(projection: Projection, manifest: Manifest, scratch: Path, how: Refold) -> Iterator[Writer | None]:
     """A writer of a scratch store that stands at the manifest's cut; None when it was stopped on the way.
 
     What was folded goes away with the block, unless the fold was not finished. Raises ``LogChanged``, ``LogGap``.
     """
     with _own_place(scratch, projection.title) as place:
-        writer = _fold(projection, manifest, log, place, workers, stop or threading.Event(), watch)
+        writer = _fold(projection, manifest, place, how)
         done = writer.manifest is not None and writer.manifest.cut == manifest.cut
         try:
             with writer:
@@ -155,22 +162,14 @@ def refolded(
                 shutil.rmtree(place, ignore_errors=True)
 
 
-def _fold(
-    projection: Projection,
-    manifest: Manifest,
-    log: Log | str | None,
-    place: Path,
-    workers: int | None,
-    stop: threading.Event,
-    watch: Watch | None,
-) -> Writer:
+def _fold(projection: Projection, manifest: Manifest, place: Path, how: Refold) -> Writer:
     """Go on from what an earlier verification left in this place, if that is a beginning of the same; or else anew."""
     for _ in range(2):
         writer = _open_scratch(place, projection)
         begun = writer.manifest
         if begun is None or _is_beginning(projection, begun, manifest):
             try:
-                _execute(projection, manifest, log, writer, workers, stop, watch)
+                _execute(projection, manifest, writer, how)
                 return writer
             except (LogChanged, LogGap, StoreDamaged):
                 writer.close()
@@ -198,21 +197,13 @@ def _is_beginning(projection: Projection, begun: Manifest, manifest: Manifest) -
     return same and reached(manifest.cut, begun.cut)
 
 
-def _execute(
-    projection: Projection,
-    manifest: Manifest,
-    log: Log | str | None,
-    writer: Writer,
-    workers: int | None,
-    stop: threading.Event,
-    watch: Watch | None,
-) -> None:
+def _execute(projection: Projection, manifest: Manifest, writer: Writer, how: Refold) -> None:
     target, origin = WriterTarget(projection, writer), manifest.facts["origin"]
-    job = Job([target], log_opener(log), manifest.cut, origin, stop=stop)
+    job = Job([target], log_opener(how.log), manifest.cut, origin, stop=how.stop, raw=how.raw)
     job.must_match = {projection.title: manifest.facts}
-    if watch:
-        watch(job)
-    execute(job, workers=workers)
+    if how.watch:
+        how.watch(job)
+    execute(job, workers=how.workers)
 
 
 @contextlib.contextmanager

@@ -89,6 +89,9 @@ def encode(
         if size < 0:
             codes[row] = -1
             continue
+        if row > first and sizes[row - 1] == size and _same(begins[row - 1], begins[row], size):
+            codes[row] = codes[row - 1]  # one type of event mostly follows itself
+            continue
         j = np.int64(_hash(begins[row], size) & np.uint64(mask))
         while True:
             code = slots[j]

@@ -351,8 +351,8 @@ class _ChoppedReader:
         if size >= found.records.num_rows:
             return found
         middle = found.records.column("offset")[size].as_py()
-        self._waiting.append(replace(found, first_offset=middle, records=found.records.slice(size)))
-        return replace(found, next_offset=middle, records=found.records.slice(0, size))
+        self._waiting.append(replace(found, first_offset=middle, held=found.records.slice(size), stored=None))
+        return replace(found, next_offset=middle, held=found.records.slice(0, size), stored=None)
 
     def positions(self) -> dict[int, int]:
         return dict(self._positions)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import random
 import shutil
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pipelines
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from pipelines import VIEWS, append, appends, contents, events
 
@@ -18,11 +20,12 @@ from connectors import local_writer, open_log, open_view
 from connectors.columns import ColumnFile, write_columns
 from connectors.log import Slice
 from connectors.partition_files import COLUMNS
-from flows import Projection, agg, run, tumbling
+from flows import Projection, agg, run, tumbling, verify
 from flows.derived import Reading
 from flows.flights import departures_by_hour
 from flows.pipeline import decoder_for
 from schemas.dictionary import plain
+from schemas.errors import LogError
 from schemas.flights import FlightDeparted, flights
 
 JUNK = appends(
@@ -168,6 +171,38 @@ def test_what_is_read_is_what_was_decoded(log: str) -> None:
         for column in decoder.columns:
             assert plain(ours.columns[column]).equals(plain(theirs.columns[column]))
             assert np.array_equal(ours.invalid[column], theirs.invalid[column])
+
+
+def test_a_damaged_segment_is_noticed_though_its_columns_are_whole(log: str, tmp_path: Path) -> None:
+    fold(log, tmp_path / "first")
+    segment = min(Path(log).glob("flights/*/*.parquet"))
+    data = segment.read_bytes()
+    segment.write_bytes(data[:100] + bytes([data[100] ^ 1]) + data[101:])
+    with pytest.raises(LogError, match="a segment of the log is damaged"):
+        fold(log, tmp_path / "second")
+
+
+def test_a_raw_verification_does_not_believe_the_columns(log: str, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    fold(log, store)
+    for path in columns(log):
+        spoil(path)
+    usual, raw = (verify(VIEWS[0], log=log, store=store, raw=raw) for raw in (False, True))
+    assert usual is not None and not usual.ok
+    assert raw is not None and raw.ok
+
+
+def spoil(path: Path) -> None:
+    """A file as whole as any, that says another time for each record."""
+    data = path.read_bytes()
+    footer = json.loads(data[data.rindex(b'{"segment"') : -16])
+    file = ColumnFile.open(path, footer["segment"], len(footer["groups"]))
+    assert file is not None
+    batches = [batch for number in range(len(footer["groups"])) if (batch := file.read(number)) is not None]
+    if "event_time" in batches[0].schema.names:
+        at = batches[0].schema.get_field_index("event_time")
+        later = [batch.set_column(at, "event_time", pc.add(batch["event_time"], 3_600_000_000)) for batch in batches]
+        assert write_columns(path, footer["segment"], later)
 
 
 def test_a_file_of_columns(tmp_path: Path) -> None:

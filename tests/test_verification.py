@@ -168,7 +168,8 @@ def another_value(offset: int) -> Callable[[Slice], Slice]:
         values = found.records.column("value").to_pylist()
         values[offsets.index(offset)] = b'{"another":"record"}'
         at = found.records.schema.get_field_index("value")
-        return replace(found, records=found.records.set_column(at, "value", pa.array(values, pa.binary())))
+        changed = found.records.set_column(at, "value", pa.array(values, pa.binary()))
+        return replace(found, held=changed, stored=None)
 
     return alter
 
