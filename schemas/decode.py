@@ -71,12 +71,14 @@ class Decoder:
     ) -> None:
         self._category, self._envelope = category, category.envelope
         self._types = tuple(asked)
+        # A column is filled for all types that have it, asked for or not: so it is the same whoever asks for it.
+        self._every = tuple(category.events)
         self._max_ahead_us = category.max_ahead // dt.timedelta(microseconds=1)
-        self._fields: dict[Column, list[int]] = {}
-        for code, event in enumerate(self._types):
-            for declared in event.fields:
-                if declared.name in asked[event]:
-                    self._fields.setdefault((declared.name, declared.type), []).append(code)
+        columns = {(f.name, f.type) for event, names in asked.items() for f in event.fields if f.name in names}
+        self._fields: dict[Column, list[int]] = {
+            column: [code for code, event in enumerate(self._every) if column in _columns_of(event)]
+            for column in sorted(columns, key=str)
+        }
         self._subject = subject
         # One name with two types cannot be parsed in one pass. Where one pass keeps failing on fields of other types
         # it is given up too: a matter of speed alone, the outcome is the same.
@@ -99,7 +101,7 @@ class Decoder:
         if column == SUBJECT and self._subject:
             return {**found, "subject": str(envelope.subject)}
         if column is not None:
-            of = sorted(self._types[code].type_name for code in self._fields[column])
+            of = sorted(self._every[code].type_name for code in self._fields[column])
             found |= {"path": envelope.field(column[0]), "type": str(column[1]), "of": of}
         return found
 
@@ -119,10 +121,11 @@ class Decoder:
         result = self._read_envelope(records, parsed)
         if self._subject:
             result.columns[SUBJECT], result.invalid[SUBJECT] = self._read_subject(records, parsed)
+        every = self._codes(self._every, result.type_names, len(values))
         if self._by_type:
-            self._read_fields_by_type(result, values)
+            self._read_fields_by_type(result, values, every)
         else:
-            self._take_fields(result, parsed)
+            self._take_fields(result, parsed, every)
         return result
 
     def _fields_meet_envelope(self) -> bool:
@@ -178,7 +181,10 @@ class Decoder:
 
     def codes(self, names: pa.Array | None, n: int) -> npt.NDArray[np.int32]:
         """``Decoded.type_code`` of ``n`` records whose types have these names."""
-        known = [event.type_name for event in self._types]
+        return self._codes(self._types, names, n)
+
+    def _codes(self, types: Sequence[type[Event]], names: pa.Array | None, n: int) -> npt.NDArray[np.int32]:
+        known = [event.type_name for event in types]
         place = self._envelope.type
         if names is None and isinstance(place, constant):
             return np.full(n, known.index(place.value) if place.value in known else OTHER_TYPE, np.int32)
@@ -205,23 +211,23 @@ class Decoder:
             return parsed.columns[place], parsed.invalid[place]
         return _text(records.column("key"))
 
-    def _take_fields(self, result: Decoded, parsed: JsonColumns) -> None:
+    def _take_fields(self, result: Decoded, parsed: JsonColumns, every: npt.NDArray[np.int32]) -> None:
         strangers = 0
         for column, codes in self._fields.items():
             path = self._envelope.field(column[0])
-            has_field = in_codes(result.type_code, codes, len(self._types))
+            has_field = in_codes(every, codes, len(self._every))
             strangers += int((parsed.invalid[path] & ~has_field).sum())
             values = parsed.columns[path]
             result.columns[column] = values if has_field.all() else _where(has_field, values)
             result.invalid[column] = parsed.invalid[path] & has_field
         self._by_type = strangers > len(result.fate) // 1000
 
-    def _read_fields_by_type(self, result: Decoded, values: pa.BinaryArray) -> None:
+    def _read_fields_by_type(self, result: Decoded, values: pa.BinaryArray, every: npt.NDArray[np.int32]) -> None:
         n = len(values)
         pieces: dict[Column, list[tuple[Ints, pa.Array, Mask]]] = {column: [] for column in self._fields}
-        for code in range(len(self._types)):
+        for code in range(len(self._every)):
             columns = [column for column, codes in self._fields.items() if code in codes]
-            rows = np.flatnonzero((result.type_code == code) & (result.fate == LIVE))
+            rows = np.flatnonzero((every == code) & (result.fate == LIVE))
             if not columns or not len(rows):
                 continue
             parsed = read_columns(
@@ -255,6 +261,10 @@ def _where(rows: Mask, values: pa.Array) -> pa.Array:
     if values.type == TEXTS:
         return pa.DictionaryArray.from_arrays(pc.if_else(pa.array(rows), values.indices, None), values.dictionary)
     return pc.if_else(pa.array(rows), values, None)
+
+
+def _columns_of(event: type[Event]) -> list[Column]:
+    return [(field.name, field.type) for field in event.fields]
 
 
 def _text(keys: pa.BinaryArray) -> tuple[pa.Array, Mask]:
