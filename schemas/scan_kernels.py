@@ -71,7 +71,9 @@ def _member(at: int, size: int, names: Ints, text: Bytes, node: int) -> int:
 
 
 @nb.njit(nogil=True, cache=True)
-def _take(at: int, end: int, kind: int, column: int, row: int, numbers: Words, sizes: npt.NDArray[np.int32]) -> int:
+def _take(
+    at: int, end: int, kind: int, column: int, row: int, numbers: Words, sizes: npt.NDArray[np.int32], recent: Ints
+) -> int:
     """Store the value of a wanted member; behind it, or NO. Numbers as their 64 bits, texts as where they begin."""
     if is_null(at, end):
         return at + 4
@@ -85,7 +87,7 @@ def _take(at: int, end: int, kind: int, column: int, row: int, numbers: Words, s
         return stop + 1
     sizes[column, row] = PRESENT
     if kind == INSTANT:
-        return _take_instant(at, end, column, row, numbers)
+        return _take_instant(at, end, column, row, numbers, recent)
     if kind == BOOL:
         numbers[column, row] = np.uint64(byte(at) == 0x74)
         return word_end(at, end) if byte(at) == 0x74 or byte(at) == 0x66 else NO
@@ -99,9 +101,9 @@ def _take(at: int, end: int, kind: int, column: int, row: int, numbers: Words, s
 
 
 @nb.njit(nogil=True, cache=True)
-def _take_instant(at: int, end: int, column: int, row: int, numbers: Words) -> int:
+def _take_instant(at: int, end: int, column: int, row: int, numbers: Words, recent: Ints) -> int:
     if byte(at) == 0x22:
-        us, at = instant_text(at + 1, end)
+        us, at = instant_text(at + 1, end, recent)
     else:
         ms, at = whole_number(at, end)
         us = ms * 1000 if FIRST_US // 1000 <= ms <= LAST_US // 1000 else LAST_US + 1
@@ -204,7 +206,7 @@ def _learn(
 @nb.njit(nogil=True, cache=True)
 def _object(
     at: int, end: int, names: Ints, text: Bytes, edges: Ints, literals: Bytes, room: int, row: int,
-    numbers: Words, sizes: npt.NDArray[np.int32],
+    numbers: Words, sizes: npt.NDArray[np.int32], recent: Ints,
 ) -> int:  # fmt: skip
     """Scan the object whose opening brace is before ``at``; behind it, or NO."""
     state, node, seen, first = 0, 0, np.int64(0), True
@@ -229,7 +231,7 @@ def _object(
             stop = plain_end(at + 1, end) if byte(at) == 0x22 else end
             at = stop + 1 if stop < end and byte(stop) == 0x22 else skip_value(at, end)
         else:
-            at = _take(at, end, names[member, KIND], names[member, TARGET], row, numbers, sizes)
+            at = _take(at, end, names[member, KIND], names[member, TARGET], row, numbers, sizes, recent)
         if at < 0 or at >= end:
             return NO
 
@@ -250,13 +252,15 @@ def scan(
     accepted = np.zeros(n, np.bool_)
     edges, literals = np.zeros((EDGES_MAX, 6), np.int64), np.zeros(EDGES_MAX * LITERAL_MAX, np.uint8)
     edges[0, LENGTH] = 1
-    room = literals.ctypes.data
+    room, recent = literals.ctypes.data, np.zeros(3, np.int64)
     for first in range(0, n, ROWS_AT_ONCE):
         last = min(first + ROWS_AT_ONCE, n)
         for row in range(first, last):
             at, end = base + offsets[row], base + offsets[row + 1]
             if at < end and byte(at) == 0x7B:
-                accepted[row] = _object(at + 1, end, names, text, edges, literals, room, row, numbers, sizes) == end
+                accepted[row] = (
+                    _object(at + 1, end, names, text, edges, literals, room, row, numbers, sizes, recent) == end
+                )
             if not accepted[row]:
                 sizes[:, row] = -1
         for k in range(len(coded)):

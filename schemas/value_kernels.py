@@ -14,9 +14,12 @@ import math
 
 import numba as nb
 import numpy as np
+import numpy.typing as npt
 
 from schemas.instants import NO_DAY, days_of
-from schemas.wide import BLOCK, byte, head_of, odd_bytes, trailing_zeros
+from schemas.wide import BLOCK, byte, head_of, odd_bytes, trailing_zeros, word
+
+Ints = npt.NDArray[np.int64]
 
 NO = -1
 DEPTH_MAX = 60
@@ -24,6 +27,11 @@ DEPTH_MAX = 60
 INT_DIGITS_MAX = 18
 FLOAT_DIGITS_MAX = 15
 """A number of so many digits, and a power of ten of so many, are exact in float64; their quotient is rounded once, correctly."""
+
+CLOCK = np.uint64(int.from_bytes(b"00:00:00", "little"))
+DIGITS = np.uint64(int.from_bytes(b"\x0f\x0f\0\x0f\x0f\0\x0f\x0f", "little"))
+ABOVE_NINE = np.uint64(int.from_bytes(b"\6\6\0\6\6\0\6\6", "little"))
+BYTE = np.uint64(0xFF)
 
 QUOTIENT_BITS = 55
 """Two or one more than a float64 has, since the first of them may be 0."""
@@ -312,21 +320,34 @@ def _pair(at: int) -> int:
 
 
 @nb.njit(nogil=True, cache=True)
-def instant_text(at: int, end: int) -> tuple[int, int]:
+def _day(at: int, recent: Ints) -> int:
+    """Days since the epoch of ``2013-01-31T`` at ``at``; NO_DAY where it is none. ``recent`` remembers the last one: its first
+    8 bytes, its last 2, and the days."""
+    head, rest = np.int64(word(at)), byte(at + 8) << 8 | byte(at + 9)
+    if head != recent[0] or rest != recent[1]:
+        if byte(at + 4) != 0x2D or byte(at + 7) != 0x2D or _pair(at) > 99 or _pair(at + 2) > 99:
+            return NO_DAY
+        recent[0], recent[1] = head, rest
+        recent[2] = days_of(_pair(at) * 100 + _pair(at + 2), _pair(at + 5), _pair(at + 8))
+    return recent[2] if byte(at + 10) == 0x54 else NO_DAY
+
+
+@nb.njit(nogil=True, cache=True)
+def instant_text(at: int, end: int, recent: Ints) -> tuple[int, int]:
     """``at``: behind the opening quote. Microseconds, and behind the closing quote, or NO.
 
-    Only ``2013-01-31T23:59:59Z`` with a fraction or none: other forms are left to others.
+    Only ``2013-01-31T23:59:59Z`` with a fraction or none: other forms are left to others. ``recent``: three zeros at first.
     """
     if at + 21 > end:
         return 0, NO
-    year, month, day = _pair(at) * 100 + _pair(at + 2), _pair(at + 5), _pair(at + 8)
-    hour, minute, second = _pair(at + 11), _pair(at + 14), _pair(at + 17)
-    marks = byte(at + 4) == 0x2D and byte(at + 7) == 0x2D and byte(at + 10) == 0x54
-    marks &= byte(at + 13) == 0x3A and byte(at + 16) == 0x3A
-    if not marks or _pair(at + 2) > 99 or year < 1 or year > 9999 or hour > 23 or minute > 59 or second > 59:
+    days = _day(at, recent)
+    clock = word(at + 11) ^ CLOCK  # each digit as a number in its byte, the colons as zeros
+    if days == NO_DAY or clock & ~DIGITS != 0 or (clock + ABOVE_NINE) & ~DIGITS != 0:
         return 0, NO
-    days = days_of(year, month, day)
-    if days == NO_DAY:
+    pairs = clock * np.uint64(10) + (clock >> np.uint64(8))  # the two-digit numbers in bytes 0, 3 and 6
+    hour, minute = np.int64(pairs & BYTE), np.int64((pairs >> np.uint64(24)) & BYTE)
+    second = np.int64((pairs >> np.uint64(48)) & BYTE)
+    if hour > 23 or minute > 59 or second > 59:
         return 0, NO
     micros, at = np.int64(0), at + 19
     if byte(at) == 0x2E:
