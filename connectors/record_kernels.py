@@ -40,11 +40,18 @@ DAMAGE = {
 }
 
 
-@nb.njit(nogil=True, cache=True)
+@nb.njit(nogil=True, cache=True, inline="always")
 def varint(data: npt.NDArray[np.uint8], at: int, end: int) -> tuple[np.int64, int]:
     """The zig-zag number at ``at`` and the position after it; position -1 when it does not fit 64 bits or ``end``."""
-    if 0 <= at < min(end, data.size) and data[at] < 0x80:  # nearly all of them
-        return np.int64(data[at] >> 1) ^ -np.int64(data[at] & 1), at + 1
+    if 0 <= at < min(end, data.size):
+        first = data[np.uint64(at)]  # an unsigned index: a signed one may count from the end, which is asked each time
+        if first < 0x80:  # nearly all of them
+            return np.int64(first >> 1) ^ -np.int64(first & 1), at + 1
+    return _long_varint(data, at, end)
+
+
+@nb.njit(nogil=True, cache=True)
+def _long_varint(data: npt.NDArray[np.uint8], at: int, end: int) -> tuple[np.int64, int]:
     bits = np.uint64(0)
     for index in range(10):
         if not 0 <= at < min(end, data.size):
@@ -59,7 +66,7 @@ def varint(data: npt.NDArray[np.uint8], at: int, end: int) -> tuple[np.int64, in
     return np.int64(0), -1
 
 
-@nb.njit(nogil=True, cache=True)
+@nb.njit(nogil=True, cache=True, inline="always")
 def _part(data: npt.NDArray[np.uint8], at: int, end: int) -> tuple[int, np.int64, int]:
     """A length and that many bytes: (where they begin, their count or -1 for null, position after them or -code)."""
     size, at = varint(data, at, end)
@@ -92,7 +99,7 @@ def headers_in(data: npt.NDArray[np.uint8], at: int, end: int) -> tuple[np.int64
     return count, OK if at == end else BAD_HEADERS
 
 
-@nb.njit(nogil=True, cache=True)
+@nb.njit(nogil=True, cache=True, inline="always")
 def _record(
     data: npt.NDArray[np.uint8], at: int, end: int, spans: npt.NDArray[np.int32], row: int
 ) -> tuple[np.int64, np.int64, int]:
