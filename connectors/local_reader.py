@@ -24,7 +24,8 @@ from connectors.segment import GROUP_BYTES, GROUP_RECORDS, Segment
 from connectors.tail import Frame, is_followed, walk
 from schemas.errors import LogError, UsageError
 
-_POLL_SECONDS = 0.02
+_POLL_SECONDS, _POLL_SECONDS_MAX = 0.02, 0.08
+"""Between two looks at the disk; twice as long after each that found nothing."""
 
 
 class TailReader:
@@ -214,13 +215,14 @@ class LocalReader:
         """At most one slice a partition; waits up to ``timeout_ms`` for the first. ``Reader.read`` gives the errors."""
         if self._closed:
             raise UsageError("the reader is closed")
-        deadline = monotonic() + timeout_ms / 1000
+        deadline, pause = monotonic() + timeout_ms / 1000, _POLL_SECONDS
         while True:
             slices = [found for partition in self._partitions.values() if (found := partition.read())]
             remaining = deadline - monotonic()
             if slices or remaining <= 0 or all(partition.at_end for partition in self._partitions.values()):
                 break
-            time.sleep(min(_POLL_SECONDS, remaining))
+            time.sleep(min(pause, remaining))
+            pause = min(2 * pause, _POLL_SECONDS_MAX)
         if not slices:
             self._check()
         return slices

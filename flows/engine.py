@@ -28,6 +28,9 @@ EPOCH = timedelta(milliseconds=100)
 """Back-pressure acts between epochs: short ones keep memory flat."""
 READ_WAIT_MS = 20
 """How long a source waits for data before it lets the other steps of its worker run."""
+IDLE_WAIT_MS = 100
+"""The same when nothing has come to any source for a while: to look often is to take time from the neighbours."""
+IDLE_AFTER_S = 1.0
 WEB_API = "BYTEWAX_DATAFLOW_API_ENABLED"
 
 
@@ -115,7 +118,8 @@ class _Partitions(StatelessSourcePartition[Arrival]):
         if self._job.stop.is_set():
             return self._end(sorted(self._open))
         assert self._reader is not None
-        slices: list[Arrival] = list(self._reader.read(timeout_ms=READ_WAIT_MS))
+        is_idle = self._job.seconds_without_arrivals() > IDLE_AFTER_S
+        slices: list[Arrival] = list(self._reader.read(timeout_ms=IDLE_WAIT_MS if is_idle else READ_WAIT_MS))
         positions = self._reader.positions()
         done = [p for p in sorted(self._open) if self._job.is_done(self._category, p, positions[p])]
         idle: list[Arrival] = [] if slices else [Tick(self._category, tuple(sorted(self._open)))]

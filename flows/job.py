@@ -93,6 +93,7 @@ class Job:
         self._infos: dict[str, CategoryInfo] = {}
         self._pipelines: dict[Place, PartitionPipeline] = {}
         self._flushed: dict[Place, float] = {}
+        self._arrived = monotonic()
         self.categories = _categories([target.projection for target in self.targets])
         self.views = {target.projection.title: target for target in self.targets}
 
@@ -176,12 +177,16 @@ class Job:
     def is_done(self, category: str, partition: int, next_offset: int) -> bool:
         return self.until is not None and next_offset >= self.ends[(category, partition)]
 
+    def seconds_without_arrivals(self) -> float:
+        return monotonic() - self._arrived
+
     # -- folding, on the same worker
 
     def fold(self, arrival: Arrival) -> list[tuple[str, Delta | None]]:
         """Deltas by view; a None asks a view whether a commit is due."""
         if isinstance(arrival, Slice):
             place = (arrival.category, arrival.partition)
+            self._arrived = monotonic()
             self._pipelines[place].fold(arrival)
             self.positions[place] = arrival.next_offset
             waited = monotonic() - self._flushed.get(place, 0.0) > FLUSH_S
