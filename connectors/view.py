@@ -108,11 +108,12 @@ def open_view(store: str | Path, name: str, version: int | None = None) -> View:
 
 
 def _target(link: Path) -> Path | None:
-    """Where a link leads, all the way or not at all."""
+    """The snapshot that a link leads to, all the way or not at all."""
     try:
-        return link.resolve(strict=True)
+        path = link.resolve(strict=True)
     except (OSError, RuntimeError):  # RuntimeError: links in a circle
         return None
+    return path if path.is_dir() and path.parent.name == "snapshots" else None
 
 
 def _may_be_on_the_way(home: Path) -> bool:
