@@ -37,7 +37,7 @@ $(STAMP): pyproject.toml
 test: $(STAMP)  ## the tests that take seconds
 	.venv/bin/python -m pytest -q -n 2 --dist loadfile
 
-test-slow: $(STAMP)  ## the tests that take minutes
+test-slow: $(STAMP)  ## the tests that take minutes (half an hour in all)
 	.venv/bin/python -m pytest -q -n 2 --dist loadfile -m slow
 
 sabotage: $(STAMP)  ## break the engine in many small ways; each must make some test fail
