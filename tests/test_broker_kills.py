@@ -132,7 +132,7 @@ SILENCE = {"REFOLD_BROKER_TIMEOUT": "3600", "REFOLD_STOP_SECONDS": "1.5"}
 """Nobody answers, and whoever waits for that would outlast the patience of a test."""
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_signal_ends_commands_that_wait_for_a_dead_broker(
     number: int, broker_process: Broker, tmp_path: Path
 ) -> None:

@@ -36,11 +36,11 @@ JUNK = appends(
 @pytest.fixture
 def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Of several segments of several row groups, with bad records here and there, and a tail."""
-    monkeypatch.setattr("connectors.segment.GROUP_RECORDS", 200)
-    monkeypatch.setattr(local_writer, "TAIL_RECORDS", 300)
+    monkeypatch.setattr("connectors.segment.GROUP_RECORDS", 110)
+    monkeypatch.setattr(local_writer, "TAIL_RECORDS", 160)
     place = str(tmp_path / "log")
-    for first in range(0, 6000, 1500):
-        append(place, pa.concat_tables([events().slice(first, 1500), JUNK]))
+    for first in range(0, 3200, 800):
+        append(place, pa.concat_tables([events().slice(first, 800), JUNK]))
     return place
 
 
@@ -124,8 +124,8 @@ def test_columns_of_another_segment_are_not_used(log: str, tmp_path: Path) -> No
     fold(log, tmp_path / "first")
     shutil.move(Path(log) / COLUMNS, tmp_path / "kept")
     shutil.rmtree(log)
-    for first in range(0, 6000, 1500):
-        append(log, pa.concat_tables([events().slice(first + 7, 1500), JUNK]))
+    for first in range(0, 3200, 800):
+        append(log, pa.concat_tables([events().slice(first + 7, 800), JUNK]))
     shutil.move(tmp_path / "kept", Path(log) / COLUMNS)
     other = fold(log, tmp_path / "second")
     shutil.rmtree(Path(log) / COLUMNS)
@@ -141,7 +141,7 @@ def test_a_log_that_cannot_be_written_is_only_slower(log: str, tmp_path: Path) -
 
 def test_a_replay_that_begins_or_ends_within_a_segment(log: str, tmp_path: Path) -> None:
     fold(log, tmp_path / "whole")
-    for number, cut in enumerate([[100, 250, 401, 999], [200, 200, 400, 1000]]):
+    for number, cut in enumerate([[50, 130, 221, 599], [110, 110, 220, 500]]):
         for kept in (True, False):
             if not kept:
                 shutil.move(Path(log) / COLUMNS, tmp_path / "aside")
