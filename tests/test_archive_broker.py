@@ -84,7 +84,7 @@ def test_another_topic_under_the_name_is_refused(broker_log, redpanda, admin, to
     assert contents(tmp_path) == before
 
 
-@pytest.mark.parametrize("kills", [6, pytest.param(60, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [4, pytest.param(60, marks=pytest.mark.slow)])
 def test_killed_at_random_moments_nothing_is_there_twice_or_missing(
     kills: int, broker_log, redpanda, broker, topic, tmp_path: Path
 ) -> None:

@@ -114,7 +114,7 @@ def finish(case: Case, log: MemoryLog, store: Path) -> None:
         assert open_view(store, pair.projection.name).digest == again.digest
 
 
-@examples(40)
+@examples(30)
 @given(case=cases(large=False))
 def test_whatever_happens_on_the_way_the_tables_are_those_of_a_fresh_fold(case: Case) -> None:
     follow(case)
