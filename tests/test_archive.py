@@ -257,7 +257,8 @@ class Archiving(Work):
 
 
 @pytest.mark.parametrize(
-    "effort", [Effort(mixtures=1, again=1, every=3), pytest.param(Effort(mixtures=20, again=40), marks=pytest.mark.slow)]
+    "effort",
+    [Effort(mixtures=1, again=1, every=3), pytest.param(Effort(mixtures=20, again=40), marks=pytest.mark.slow)],
 )
 def test_interrupted_anywhere_it_goes_on_from_its_own_ends(effort: Effort, tmp_path: Path) -> None:
     Rig(Archiving(), tmp_path).interrupt_everywhere(effort)
