@@ -27,6 +27,7 @@ from connectors.manifest import Manifest
 from connectors.reading import load_chunk, newest_manifest
 from connectors.table import Writer, open_writer
 from connectors.view import Damaged, check_files
+from flows.committer import Pace
 from flows.engine import execute
 from flows.facts import Cut
 from flows.job import Job
@@ -199,7 +200,9 @@ def _is_beginning(projection: Projection, begun: Manifest, manifest: Manifest) -
 
 def _execute(projection: Projection, manifest: Manifest, writer: Writer, how: Refold) -> None:
     target, origin = WriterTarget(projection, writer), manifest.facts["origin"]
-    job = Job([target], log_opener(how.log), manifest.cut, origin, stop=how.stop, raw=how.raw)
+    # Whether so many dead letters are right was asked when the view was made; here it is only whether they are the same.
+    pace = Pace(allow_dead_letters=True)
+    job = Job([target], log_opener(how.log), manifest.cut, origin, pace, stop=how.stop, raw=how.raw)
     job.must_match = {projection.title: manifest.facts}
     if how.watch:
         how.watch(job)

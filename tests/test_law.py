@@ -190,7 +190,9 @@ class Lives(RuleBasedStateMachine):
     def verify(self, workers: int) -> None:
         found = verify(self.pair.projection, log=self.log, store=self.store, workers=workers)  # type: ignore[arg-type]
         assert found is not None
-        assert found.ok, found
+        assert not (found.log_changes or found.tables), found
+        # A first commit that was interrupted before it made its links is told, and finished by the next run.
+        assert all(damaged.table == "links" for damaged in found.damaged), found
 
     @rule()
     def collect(self) -> None:

@@ -26,6 +26,7 @@ from connectors.log import Log, Reader, Slice
 from connectors.table import open_writer
 from connectors.view import check_files, list_views
 from flows import repair, run, verify
+from flows.committer import Pace
 from flows.flights import departures_by_hour as view
 from flows.fold import Delta
 from flows.job import Arrival, Job
@@ -435,3 +436,12 @@ def test_books_that_do_not_balance_commit_nothing(tmp_path: Path, monkeypatch: p
     with pytest.raises(StoreError, match="accounted for; nothing was committed"):
         run([view], log=LOG(), store=tmp_path, until="end")
     assert list_views(tmp_path) == []
+
+
+def test_a_view_of_mostly_dead_letters_is_verified_too(tmp_path: Path) -> None:
+    """Whoever made it said --allow-dead-letters; whoever proves it need not."""
+    log, store = str(tmp_path / "log"), tmp_path / "store"
+    pipelines.append(log, pipelines.appends([b"no event"] * 3))
+    run(pipelines.VIEWS, log=log, store=store, until="end", pace=Pace(allow_dead_letters=True))
+    found = verify(pipelines.VIEWS[0], log=log, store=store)
+    assert found is not None and found.ok
