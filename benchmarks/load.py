@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterator
 
 import crc32c
-import numba as nb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -21,6 +20,7 @@ from kafka.admin import KafkaAdminClient
 from kafka.protocol.producer import ProduceRequest
 
 from connectors.log import DEFAULT_PARTITIONS
+from schemas.compiled import kernel, maker
 
 RECORDS_A_BATCH = 1_000
 ZSTD = 4
@@ -109,7 +109,7 @@ def _buffers(column: pa.ChunkedArray) -> tuple[Bytes, Ints]:
     return np.frombuffer(data, np.uint8), ends.astype(np.int64)
 
 
-@nb.njit(nogil=True, cache=True)
+@maker
 def _records(key: Bytes, key_ends: Ints, value: Bytes, value_ends: Ints, timestamps: Ints) -> Bytes:
     """The records of a batch, uncompressed: length, attributes, time and offset deltas, key, value, no headers."""
     n = len(timestamps)
@@ -130,14 +130,14 @@ def _records(key: Bytes, key_ends: Ints, value: Bytes, value_ends: Ints, timesta
     return out[:at]
 
 
-@nb.njit(nogil=True, cache=True)
+@kernel
 def _put_bytes(out: Bytes, at: int, data: Bytes, first: int, size: int) -> int:
     at = _put(out, at, size)
     out[at : at + size] = data[first : first + size]
     return at + size
 
 
-@nb.njit(nogil=True, cache=True)
+@kernel
 def _put(out: Bytes, at: int, number: int) -> int:
     """A zigzag varint."""
     left = (number << 1) ^ (number >> 63)
@@ -149,7 +149,7 @@ def _put(out: Bytes, at: int, number: int) -> int:
     return at + 1
 
 
-@nb.njit(nogil=True, cache=True)
+@kernel
 def _size(number: int) -> int:
     left, size = (number << 1) ^ (number >> 63), 1
     while left > 0x7F:

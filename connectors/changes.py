@@ -12,7 +12,6 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-import numba as nb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -22,6 +21,7 @@ from connectors.chunks import contiguous, ends_chunk, key_of
 from connectors.manifest import Chunk, TableSpec
 from connectors.sorting import sorted_order
 from schemas.canonical import canonical_floats
+from schemas.compiled import kernel, maker
 from schemas.errors import UsageError
 from schemas.hashing import binary_buffers
 
@@ -190,7 +190,7 @@ def _merge(old: Piece, part: Delta) -> Piece:
     return Piece(rows, keys)
 
 
-@nb.njit(nogil=True, cache=True)
+@maker
 def _merge_order(old: Bytes, old_at: Ints, new: Bytes, new_at: Ints, before: Ints) -> tuple[Ints, Ints]:
     """Merge two sorted key lists; a new key replaces the equal old one, and is dropped itself when it has no row.
 
@@ -214,7 +214,7 @@ def _merge_order(old: Bytes, old_at: Ints, new: Bytes, new_at: Ints, before: Int
     return key_at[:count], row_at[:count]
 
 
-@nb.njit(nogil=True, cache=True)
+@kernel
 def _compare(a: Bytes, a_start: int, a_end: int, b: Bytes, b_start: int, b_end: int) -> int:
     """-1, 0 or 1 as ``a[a_start:a_end]`` is before, equal to or behind ``b[b_start:b_end]``."""
     size = min(a_end - a_start, b_end - b_start)

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import numba as nb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from schemas.compiled import inlined, maker
 from schemas.hashing import hash_binary
 
 Hashes = npt.NDArray[np.uint64]
@@ -34,7 +34,7 @@ def digest(batches: Iterable[pa.RecordBatch]) -> int:
     return sum(int(record_hashes(batch).sum()) for batch in batches) % 2**64
 
 
-@nb.njit(nogil=True, cache=True)
+@maker
 def _combine(
     offsets: npt.NDArray[np.int64],
     times: npt.NDArray[np.int64],
@@ -54,7 +54,7 @@ def _combine(
     return out
 
 
-@nb.njit(nogil=True, cache=True, inline="always")
+@inlined
 def _mix(h: np.uint64) -> np.uint64:
     """The finaliser of SplitMix64 (Steele, Lea, Flood 2014)."""
     h += np.uint64(0x9E3779B97F4A7C15)

@@ -9,10 +9,11 @@ the number of partitions.
 
 from __future__ import annotations
 
-import numba as nb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+
+from schemas.compiled import kernel, maker
 
 NO_PARTITION = -1
 """Given to a null key: nothing to hash."""
@@ -34,7 +35,7 @@ def partition_of(keys: pa.BinaryArray, partitions: int) -> npt.NDArray[np.int32]
     return _partitions(content, bounds, present, partitions)
 
 
-@nb.njit(nogil=True, cache=True)
+@maker
 def _partitions(
     content: npt.NDArray[np.uint8], bounds: npt.NDArray[np.int32], present: npt.NDArray[np.bool_], partitions: int
 ) -> npt.NDArray[np.int32]:
@@ -46,7 +47,7 @@ def _partitions(
     return chosen
 
 
-@nb.njit(nogil=True, cache=True)
+@kernel
 def _murmur2(key: npt.NDArray[np.uint8]) -> np.uint64:
     whole = key.size - key.size % 4
     digest = np.uint64(_SEED ^ np.uint32(key.size))
@@ -59,7 +60,7 @@ def _murmur2(key: npt.NDArray[np.uint8]) -> np.uint64:
     return _finish(digest, key, whole)
 
 
-@nb.njit(nogil=True, cache=True)
+@kernel
 def _finish(digest: np.uint64, key: npt.NDArray[np.uint8], whole: int) -> np.uint64:
     for at in range(whole, key.size):
         digest ^= np.uint64(key[at]) << np.uint64(8 * (at - whole))

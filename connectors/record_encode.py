@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numba as nb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -16,6 +15,7 @@ from crc32c import crc32c
 
 from connectors import codecs, record_kernels
 from connectors.record_batch import CHECKED_AT, FRAME, HEADER
+from schemas.compiled import kernel
 from schemas.errors import UsageError
 
 RECORD_OVERHEAD_BYTES_MAX = 41
@@ -90,7 +90,7 @@ def _sealed(body: bytes, codec: int, count: int, first: int, latest: int, sender
     return HEADER.pack(0, length, -1, 2, checksum, *fields) + body
 
 
-@nb.njit(nogil=True, cache=True)
+@kernel
 def _put_varint(out: npt.NDArray[np.uint8], at: int, value: np.int64) -> int:
     """Write the zig-zag form of ``value``; position after it, or -1 when ``out`` is full."""
     bits = (np.uint64(value) << np.uint64(1)) ^ np.uint64(value >> np.int64(63))
@@ -104,7 +104,7 @@ def _put_varint(out: npt.NDArray[np.uint8], at: int, value: np.int64) -> int:
     return -1
 
 
-@nb.njit(nogil=True, cache=True)
+@kernel
 def _varint_bytes(value: np.int64) -> int:
     bits = (np.uint64(value) << np.uint64(1)) ^ np.uint64(value >> np.int64(63))
     count = 1
@@ -114,7 +114,7 @@ def _varint_bytes(value: np.int64) -> int:
     return count
 
 
-@nb.njit(nogil=True, cache=True)
+@kernel
 def _put_bytes(out: npt.NDArray[np.uint8], at: int, data: npt.NDArray[np.uint8], first: int, end: int) -> int:
     """Copy ``data[first:end]``; position after it, or -1 when it does not fit."""
     size = end - first
@@ -125,14 +125,14 @@ def _put_bytes(out: npt.NDArray[np.uint8], at: int, data: npt.NDArray[np.uint8],
     return at + size
 
 
-@nb.njit(nogil=True, cache=True)
+@kernel
 def _put_part(out: npt.NDArray[np.uint8], at: int, data: npt.NDArray[np.uint8], first: int, size: int) -> int:
     """Write a length (-1: null) and that many bytes."""
     at = _put_varint(out, at, np.int64(size))
     return at if size < 0 else _put_bytes(out, at, data, first, first + size)
 
 
-@nb.njit(nogil=True, cache=True)
+@kernel
 def _span(bounds: npt.NDArray[np.int32], present: npt.NDArray[np.bool_], row: int) -> tuple[int, int]:
     """Where part ``row`` begins and its size (-1: null)."""
     if not 0 <= row < min(present.size, bounds.size - 1) or not present[row]:
@@ -140,7 +140,7 @@ def _span(bounds: npt.NDArray[np.int32], present: npt.NDArray[np.bool_], row: in
     return bounds[row], bounds[row + 1] - bounds[row]
 
 
-@nb.njit(nogil=True, cache=True)
+@kernel
 def _pack(  # type: ignore[no-untyped-def]
     key_data, key_bounds, key_present, value_data, value_bounds, value_present,
     header_data, header_bounds, header_present, timestamps, rows, out,

@@ -10,9 +10,11 @@ Source: https://kafka.apache.org/documentation/#record (varints are zig-zag, as 
 
 from __future__ import annotations
 
-import numba as nb
 import numpy as np
 import numpy.typing as npt
+
+from schemas.compiled import inlined, kernel, maker
+from schemas.wide import copy
 
 BATCH_COLUMNS = 8
 START, END, BASE_OFFSET, LAST_DELTA, BASE_TIMESTAMP, BY_LOG, LOG_TIMESTAMP, COUNT = range(BATCH_COLUMNS)
@@ -40,7 +42,7 @@ DAMAGE = {
 }
 
 
-@nb.njit(nogil=True, cache=True, inline="always")
+@inlined
 def varint(data: npt.NDArray[np.uint8], at: int, end: int) -> tuple[np.int64, int]:
     """The zig-zag number at ``at`` and the position after it; position -1 when it does not fit 64 bits or ``end``."""
     if 0 <= at < min(end, data.size):
@@ -50,7 +52,7 @@ def varint(data: npt.NDArray[np.uint8], at: int, end: int) -> tuple[np.int64, in
     return _long_varint(data, at, end)
 
 
-@nb.njit(nogil=True, cache=True)
+@kernel
 def _long_varint(data: npt.NDArray[np.uint8], at: int, end: int) -> tuple[np.int64, int]:
     bits = np.uint64(0)
     for index in range(10):
@@ -66,7 +68,7 @@ def _long_varint(data: npt.NDArray[np.uint8], at: int, end: int) -> tuple[np.int
     return np.int64(0), -1
 
 
-@nb.njit(nogil=True, cache=True, inline="always")
+@inlined
 def _part(data: npt.NDArray[np.uint8], at: int, end: int) -> tuple[int, np.int64, int]:
     """A length and that many bytes: (where they begin, their count or -1 for null, position after them or -code)."""
     size, at = varint(data, at, end)
@@ -79,7 +81,7 @@ def _part(data: npt.NDArray[np.uint8], at: int, end: int) -> tuple[int, np.int64
     return at, size, at + size
 
 
-@nb.njit(nogil=True, cache=True)
+@kernel
 def headers_in(data: npt.NDArray[np.uint8], at: int, end: int) -> tuple[np.int64, int]:
     """Number of headers and ``OK``, or a code."""
     count, at = varint(data, at, end)
@@ -99,7 +101,7 @@ def headers_in(data: npt.NDArray[np.uint8], at: int, end: int) -> tuple[np.int64
     return count, OK if at == end else BAD_HEADERS
 
 
-@nb.njit(nogil=True, cache=True, inline="always")
+@inlined
 def _record(
     data: npt.NDArray[np.uint8], at: int, end: int, spans: npt.NDArray[np.int32], row: int
 ) -> tuple[np.int64, np.int64, int]:
@@ -130,7 +132,7 @@ def _record(
     return timestamp, offset, end
 
 
-@nb.njit(nogil=True, cache=True)
+@kernel
 def _batch(
     data: npt.NDArray[np.uint8],
     batch: npt.NDArray[np.int64],
@@ -159,7 +161,7 @@ def _batch(
     return OK if at == end else LEFT_OVER
 
 
-@nb.njit(nogil=True, cache=True)
+@kernel
 def walk(
     data: npt.NDArray[np.uint8],
     batches: npt.NDArray[np.int64],
@@ -180,7 +182,7 @@ def walk(
     return OK, 0
 
 
-@nb.njit(nogil=True, cache=True)
+@maker
 def ends_of(sizes: npt.NDArray[np.int32]) -> tuple[npt.NDArray[np.int32], int]:
     """Arrow offsets (int32, one more than ``sizes``) of parts laid end to end, and how many are null (size -1)."""
     ends = np.zeros(sizes.size + 1, np.int32)
@@ -191,7 +193,7 @@ def ends_of(sizes: npt.NDArray[np.int32]) -> tuple[npt.NDArray[np.int32], int]:
     return ends, nulls
 
 
-@nb.njit(nogil=True, cache=True)
+@kernel
 def gather(
     data: npt.NDArray[np.uint8],
     begins: npt.NDArray[np.int32],
@@ -205,6 +207,5 @@ def gather(
         if size > 0:
             if not (0 <= begin <= data.size - size and 0 <= first <= out.size - size):
                 return False
-            for index in range(size):
-                out[first + index] = data[begin + index]
+            copy(out.ctypes.data + first, data.ctypes.data + begin, size)
     return True

@@ -6,11 +6,11 @@ them. Most keys of a table share their first bytes; those are skipped once. (Arr
 
 from __future__ import annotations
 
-import numba as nb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from schemas.compiled import kernel, maker
 from schemas.hashing import binary_buffers
 
 Bytes = npt.NDArray[np.uint8]
@@ -39,7 +39,7 @@ def sorted_order(keys: pa.BinaryArray) -> Ints:
     return order
 
 
-@nb.njit(nogil=True, cache=True)
+@kernel
 def _common_prefix(data: Bytes, offsets: Ints) -> int:
     """How many bytes all keys begin with."""
     size = offsets[1] - offsets[0]
@@ -52,7 +52,7 @@ def _common_prefix(data: Bytes, offsets: Ints) -> int:
     return size
 
 
-@nb.njit(nogil=True, cache=True)
+@maker
 def _words(data: Bytes, offsets: Ints, rows: Ints, at: int) -> Words:
     """The 8 bytes from byte ``at`` of each key, as big-endian numbers; zeros where a key has no more."""
     words = np.zeros(len(rows), np.uint64)
@@ -63,19 +63,19 @@ def _words(data: Bytes, offsets: Ints, rows: Ints, at: int) -> Words:
     return words
 
 
-@nb.njit(nogil=True, cache=True)
+@maker
 def _tied(words: Words) -> Ints:
     """Places (in order) of words that have an equal neighbour, each with the number of its run."""
     places = np.arange(len(words))
     return _runs(places, np.zeros(len(words), np.int64), words)
 
 
-@nb.njit(nogil=True, cache=True)
+@maker
 def _still_tied(tied: Ints, words: Words) -> Ints:
     return _runs(tied[:, 0].copy(), tied[:, 1].copy(), words)
 
 
-@nb.njit(nogil=True, cache=True)
+@maker
 def _runs(places: Ints, runs: Ints, words: Words) -> Ints:
     found = np.empty((len(words), 2), np.int64)
     count, run = 0, 0

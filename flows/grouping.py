@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numba as nb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from flows.accumulators import to_order
+from schemas.compiled import inlined, kernel, maker
 from schemas.dictionary import TEXTS
 
 Ints = npt.NDArray[np.int64]
@@ -60,7 +60,7 @@ def _codes(key: pa.DictionaryArray) -> npt.NDArray[np.int32]:
     return np.asarray(indices.fill_null(-1) if indices.null_count else indices)
 
 
-@nb.njit(nogil=True, cache=True, inline="always")
+@inlined
 def _hash(columns: npt.NDArray[np.int64], row: int) -> np.uint64:
     h = np.uint64(0)
     for column in range(columns.shape[0]):
@@ -69,7 +69,7 @@ def _hash(columns: npt.NDArray[np.int64], row: int) -> np.uint64:
     return h
 
 
-@nb.njit(nogil=True, cache=True, inline="always")
+@inlined
 def _same(columns: npt.NDArray[np.int64], one: int, other: int) -> bool:
     for column in range(columns.shape[0]):
         if columns[column, one] != columns[column, other]:
@@ -77,7 +77,7 @@ def _same(columns: npt.NDArray[np.int64], one: int, other: int) -> bool:
     return True
 
 
-@nb.njit(nogil=True, cache=True)
+@kernel
 def _group(
     columns: npt.NDArray[np.int64], at: int, ids: Ints, firsts: Ints, slots: npt.NDArray[np.int32], count: int
 ) -> tuple[int, int]:
@@ -102,7 +102,7 @@ def _group(
     return len(ids), count
 
 
-@nb.njit(nogil=True, cache=True)
+@maker
 def _rehashed(columns: npt.NDArray[np.int64], firsts: Ints, count: int, size: int) -> npt.NDArray[np.int32]:
     slots = np.full(size, -1, np.int32)
     for group in range(count):

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba as nb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from schemas.compiled import kernel, maker
 from schemas.hashing import hash_binary
 from schemas.json_scan import buffers
 from schemas.wide import prefetch
@@ -87,7 +87,7 @@ def _resized(array: npt.NDArray[Any], size: int) -> npt.NDArray[Any]:
     return larger
 
 
-@nb.njit(nogil=True, cache=True)
+@kernel
 def _same(data: Bytes, start: int, arena: Bytes, at: int, size: int) -> bool:
     for j in range(size):
         if data[start + j] != arena[at + j]:
@@ -95,7 +95,7 @@ def _same(data: Bytes, start: int, arena: Bytes, at: int, size: int) -> bool:
     return True
 
 
-@nb.njit(nogil=True, cache=True)
+@kernel
 def _intern(
     data: Bytes, offsets: Ints, hashes: Hashes, at: int, ids: Ints,
     slots: Ints, known: Hashes, ends: Ints, arena: Bytes, count: int,
@@ -128,7 +128,7 @@ def _intern(
     return len(ids), count
 
 
-@nb.njit(nogil=True, cache=True)
+@maker
 def _find(data: Bytes, offsets: Ints, hashes: Hashes, slots: Ints, known: Hashes, ends: Ints, arena: Bytes) -> Ints:
     mask = len(slots) - 1
     ids = np.full(len(hashes), -1, np.int64)
@@ -147,7 +147,7 @@ def _find(data: Bytes, offsets: Ints, hashes: Hashes, slots: Ints, known: Hashes
     return ids
 
 
-@nb.njit(nogil=True, cache=True)
+@kernel
 def _call_up(hashes: Hashes, first: int, last: int, slots: Ints, known: Hashes, ends: Ints, arena: Bytes) -> None:
     """Load what the lookups of these rows will want, all at once: a large table lies in no cache, and each would wait thrice."""
     mask = np.uint64(len(slots) - 1)
@@ -164,7 +164,7 @@ def _call_up(hashes: Hashes, first: int, last: int, slots: Ints, known: Hashes, 
             prefetch(arena, ends[g])
 
 
-@nb.njit(nogil=True, cache=True)
+@maker
 def _rehash(hashes: Hashes, count: int, size: int) -> Ints:
     slots = np.full(size, -1, np.int64)
     mask = size - 1

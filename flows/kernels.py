@@ -6,9 +6,10 @@ the first one initialises (so that -0.0 survives and nothing is ever added to an
 
 from __future__ import annotations
 
-import numba as nb
 import numpy as np
 import numpy.typing as npt
+
+from schemas.compiled import kernel, maker
 
 Ints = npt.NDArray[np.int64]
 Unsigned = npt.NDArray[np.uint64]
@@ -16,13 +17,13 @@ Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
 
-@nb.njit(nogil=True, cache=True)
+@kernel
 def count(ids: Ints, ok: Mask, n: Ints) -> None:
     for i in range(len(ids)):
         n[ids[i]] += ok[i]
 
 
-@nb.njit(nogil=True, cache=True)
+@kernel
 def sum_floats(ids: Ints, ok: Mask, values: Floats, n: Ints, total: Floats) -> None:
     for i in range(len(ids)):
         if ok[i]:
@@ -31,7 +32,7 @@ def sum_floats(ids: Ints, ok: Mask, values: Floats, n: Ints, total: Floats) -> N
             n[g] += 1
 
 
-@nb.njit(nogil=True, cache=True)
+@kernel
 def sum_ints(ids: Ints, ok: Mask, values: Ints, n: Ints, low: Unsigned, high: Ints) -> None:
     """128-bit two's complement: ``high * 2**64 + low``."""
     for i in range(len(ids)):
@@ -45,7 +46,7 @@ def sum_ints(ids: Ints, ok: Mask, values: Ints, n: Ints, low: Unsigned, high: In
             n[g] += 1
 
 
-@nb.njit(nogil=True, cache=True)
+@kernel
 def extreme(ids: Ints, ok: Mask, values: Ints, n: Ints, best: Ints, greatest: bool) -> None:
     for i in range(len(ids)):
         if ok[i]:
@@ -55,7 +56,7 @@ def extreme(ids: Ints, ok: Mask, values: Ints, n: Ints, best: Ints, greatest: bo
             n[g] += 1
 
 
-@nb.njit(nogil=True, cache=True)
+@kernel
 def by_time(ids: Ints, ok: Mask, values: Ints, time: Ints, n: Ints, when: Ints, chosen: Ints, last: bool) -> None:
     """Of equal times the first row wins for ``first`` and the last row for ``last``: rows are in offset order."""
     for i in range(len(ids)):
@@ -66,7 +67,7 @@ def by_time(ids: Ints, ok: Mask, values: Ints, time: Ints, n: Ints, when: Ints, 
             n[g] += 1
 
 
-@nb.njit(nogil=True, cache=True)
+@maker
 def watermarks_before(time: Ints, moves: Mask, start: int) -> tuple[Ints, int]:
     """The watermark before every record, and after the last; ``moves``: whether the record has an event time."""
     before = np.empty(len(time), np.int64)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import datetime as dt
 from dataclasses import dataclass
 
-import numba as nb
 import numpy as np
 import numpy.typing as npt
 
+from schemas.compiled import maker
 from schemas.errors import UsageError
 
 _US = dt.timedelta(microseconds=1)
@@ -28,7 +28,7 @@ class Tumbling:
         return {"kind": "tumbling", "size_us": self.size_us}
 
 
-@nb.njit(nogil=True, cache=True)
+@maker
 def _starts(event_time: Ints, size: int) -> Ints:
     """Neighbours mostly share a window: a division is needed only where one has left it."""
     starts = np.empty(len(event_time), np.int64)

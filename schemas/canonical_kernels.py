@@ -7,9 +7,10 @@ A mask of length 0 means that every value is there.
 
 from __future__ import annotations
 
-import numba as nb
 import numpy as np
 import numpy.typing as npt
+
+from schemas.compiled import inlined, kernel, maker
 
 Bytes = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int64]
@@ -17,7 +18,7 @@ Words = npt.NDArray[np.uint64]
 Mask = npt.NDArray[np.bool_]
 
 
-@nb.njit(nogil=True, cache=True)
+@kernel
 def add_text_sizes(data: Bytes, starts: Ints, valid: Mask, offsets: Ints) -> bool:
     """Add each value's encoded size to ``offsets[i + 1]``; False where ``starts`` lie outside the data."""
     for i in range(len(starts) - 1):
@@ -32,7 +33,7 @@ def add_text_sizes(data: Bytes, starts: Ints, valid: Mask, offsets: Ints) -> boo
     return True
 
 
-@nb.njit(nogil=True, cache=True)
+@kernel
 def put_text(data: Bytes, starts: Ints, valid: Mask, out: Bytes, cursor: Ints) -> None:
     for i in range(len(cursor)):
         at = cursor[i]
@@ -53,7 +54,7 @@ def put_text(data: Bytes, starts: Ints, valid: Mask, out: Bytes, cursor: Ints) -
         cursor[i] = at + 2
 
 
-@nb.njit(nogil=True, cache=True)
+@kernel
 def put_bools(bits: Bytes, valid: Mask, out: Bytes, cursor: Ints) -> None:
     for i in range(len(cursor)):
         at = cursor[i]
@@ -66,7 +67,7 @@ def put_bools(bits: Bytes, valid: Mask, out: Bytes, cursor: Ints) -> None:
         cursor[i] = at + 2
 
 
-@nb.njit(nogil=True, cache=True)
+@kernel
 def put_words(words: Words, valid: Mask, out: Bytes, cursor: Ints) -> None:
     """Write the 64-bit words of each row, big-endian."""
     for i in range(len(cursor)):
@@ -84,7 +85,7 @@ def put_words(words: Words, valid: Mask, out: Bytes, cursor: Ints) -> None:
         cursor[i] = at
 
 
-@nb.njit(nogil=True, cache=True)
+@maker
 def take_bools(data: Bytes, cursor: Ints, ends: Ints) -> tuple[Mask, Mask, bool]:
     """The values, which are there, and whether all was well; moves ``cursor``."""
     n = len(cursor)
@@ -101,7 +102,7 @@ def take_bools(data: Bytes, cursor: Ints, ends: Ints) -> tuple[Mask, Mask, bool]
     return values, valid, True
 
 
-@nb.njit(nogil=True, cache=True)
+@maker
 def take_words(data: Bytes, cursor: Ints, ends: Ints, width: int) -> tuple[Words, Mask, bool]:
     """``width`` big-endian 64-bit words a row (zeros for null); moves ``cursor``."""
     n = len(cursor)
@@ -121,7 +122,7 @@ def take_words(data: Bytes, cursor: Ints, ends: Ints, width: int) -> tuple[Words
     return words, valid, True
 
 
-@nb.njit(nogil=True, cache=True)
+@maker
 def text_sizes(data: Bytes, cursor: Ints, ends: Ints) -> tuple[Ints, Mask, bool]:
     """The decoded size of row ``i``'s value at ``[i + 1]``; leaves ``cursor`` behind the encoded value."""
     n = len(cursor)
@@ -140,7 +141,7 @@ def text_sizes(data: Bytes, cursor: Ints, ends: Ints) -> tuple[Ints, Mask, bool]
     return sizes, valid, True
 
 
-@nb.njit(nogil=True, cache=True)
+@maker
 def take_text(data: Bytes, cursor: Ints, valid: Mask, offsets: Ints) -> Bytes:
     """The decoded bytes of all values, which ``text_sizes`` has checked; ``cursor`` is behind each of them."""
     out = np.empty(offsets[-1], np.uint8)
@@ -156,7 +157,7 @@ def take_text(data: Bytes, cursor: Ints, valid: Mask, offsets: Ints) -> Bytes:
     return out
 
 
-@nb.njit(nogil=True, cache=True, inline="always")
+@inlined
 def _present(data: Bytes, cursor: Ints, ends: Ints, i: int, size: int) -> tuple[bool, bool]:
     """Step over the first byte: is a value there, and is that byte good and followed by ``size`` more?"""
     at = cursor[i]
@@ -167,7 +168,7 @@ def _present(data: Bytes, cursor: Ints, ends: Ints, i: int, size: int) -> tuple[
     return there, not there or at + 1 + size <= ends[i]
 
 
-@nb.njit(nogil=True, cache=True)
+@kernel
 def _text_end(data: Bytes, at: int, end: int) -> tuple[int, int]:
     """Decoded size and the position behind the terminator; (0, -1) where the bytes are no encoded text."""
     size = 0

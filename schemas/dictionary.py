@@ -6,11 +6,11 @@ array apart, and nothing that leaves a slice may depend on them.
 
 from __future__ import annotations
 
-import numba as nb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from schemas.compiled import kernel
 from schemas.wide import WORD, byte, head_of
 
 Bytes = npt.NDArray[np.uint8]
@@ -48,14 +48,14 @@ def _gathered(begins: Ints, sizes: Sizes, rows: Ints) -> pa.StringArray:
     return pa.Array.from_buffers(pa.string(), len(rows), [None, pa.py_buffer(ends), pa.py_buffer(out)])
 
 
-@nb.njit(nogil=True, cache=True)
+@kernel
 def _copy(begins: Ints, ends: Sizes, out: Bytes) -> None:
     for i in range(len(begins)):
         for j in range(ends[i + 1] - ends[i]):
             out[ends[i] + j] = byte(begins[i] + j)
 
 
-@nb.njit(nogil=True, cache=True)
+@kernel
 def _hash(at: int, size: int) -> np.uint64:
     """Good enough to find a slot."""
     h = np.uint64(size) * MULTIPLIER
@@ -66,7 +66,7 @@ def _hash(at: int, size: int) -> np.uint64:
     return h
 
 
-@nb.njit(nogil=True, cache=True)
+@kernel
 def _same(one: int, other: int, size: int) -> bool:
     while size > 0:
         if head_of(one, size) != head_of(other, size):
@@ -75,7 +75,7 @@ def _same(one: int, other: int, size: int) -> bool:
     return True
 
 
-@nb.njit(nogil=True, cache=True)
+@kernel
 def encode(
     begins: Ints, sizes: Sizes, first: int, end: int, codes: Codes, firsts: Ints, slots: Codes, count: int
 ) -> int:  # fmt: skip

@@ -9,10 +9,11 @@ https://github.com/Cyan4973/xxHash/blob/dev/doc/xxhash_spec.md
 
 from __future__ import annotations
 
-import numba as nb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+
+from schemas.compiled import inlined, kernel, maker
 
 Bytes = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int64]
@@ -46,7 +47,7 @@ def binary_buffers(array: pa.Array) -> tuple[Bytes, Ints]:
     return raw, ends[array.offset :].astype(np.int64)
 
 
-@nb.njit(nogil=True, cache=True)
+@kernel
 def xxh64(buf: Bytes, start: int, end: int, seed: np.uint64) -> np.uint64:
     """XXH64 of ``buf[start:end]``. A range outside the buffer hashes as empty: callers check it first."""
     if start < 0 or end > len(buf) or end < start:
@@ -59,7 +60,7 @@ def xxh64(buf: Bytes, start: int, end: int, seed: np.uint64) -> np.uint64:
     return _avalanche(_tail(buf, at, end, acc + length))
 
 
-@nb.njit(nogil=True, cache=True)
+@maker
 def _hash_all(data: Bytes, offsets: Ints, seed: np.uint64) -> tuple[Words, bool]:
     n = len(offsets) - 1
     result = np.empty(n, np.uint64)
@@ -70,12 +71,12 @@ def _hash_all(data: Bytes, offsets: Ints, seed: np.uint64) -> tuple[Words, bool]
     return result, True
 
 
-@nb.njit(nogil=True, cache=True, inline="always")
+@inlined
 def _rotate(x: np.uint64, bits: int) -> np.uint64:
     return (x << np.uint64(bits)) | (x >> np.uint64(64 - bits))
 
 
-@nb.njit(nogil=True, cache=True, inline="always")
+@inlined
 def _word(buf: Bytes, at: int, size: int) -> np.uint64:
     """``size`` bytes at ``at`` as a little-endian number; the caller has checked that they are there."""
     x = np.uint64(0)
@@ -85,12 +86,12 @@ def _word(buf: Bytes, at: int, size: int) -> np.uint64:
     return x
 
 
-@nb.njit(nogil=True, cache=True, inline="always")
+@inlined
 def _round(acc: np.uint64, lane: np.uint64) -> np.uint64:
     return _rotate(acc + lane * P2, 31) * P1
 
 
-@nb.njit(nogil=True, cache=True)
+@kernel
 def _stripes(buf: Bytes, start: int, end: int, seed: np.uint64) -> tuple[np.uint64, int]:
     """The accumulator after all whole stripes of 32 bytes, and where they end."""
     a1, a2, a3, a4 = seed + P1 + P2, seed + P2, seed, seed - P1
@@ -107,7 +108,7 @@ def _stripes(buf: Bytes, start: int, end: int, seed: np.uint64) -> tuple[np.uint
     return acc, at
 
 
-@nb.njit(nogil=True, cache=True)
+@kernel
 def _tail(buf: Bytes, at: int, end: int, acc: np.uint64) -> np.uint64:
     """Fold in the bytes after the last whole stripe."""
     while at + 8 <= end:
@@ -122,7 +123,7 @@ def _tail(buf: Bytes, at: int, end: int, acc: np.uint64) -> np.uint64:
     return acc
 
 
-@nb.njit(nogil=True, cache=True)
+@kernel
 def _avalanche(acc: np.uint64) -> np.uint64:
     acc = (acc ^ (acc >> np.uint64(33))) * P2
     acc = (acc ^ (acc >> np.uint64(29))) * P3

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba as nb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from schemas.compiled import kernel, maker
 from schemas.json_scan import buffers
 
 Ints = npt.NDArray[np.int64]
@@ -44,7 +44,7 @@ def dates(texts: pa.StringArray) -> tuple[Ints, Mask]:
     return _dates(*buffers(texts))
 
 
-@nb.njit(nogil=True, cache=True)
+@kernel
 def _digits(data: npt.NDArray[np.uint8], at: int, count: int) -> Any:
     """The number in ``count`` digits at ``at``, or -1. The caller has checked the length."""
     value = np.int64(0)
@@ -56,7 +56,7 @@ def _digits(data: npt.NDArray[np.uint8], at: int, count: int) -> Any:
     return value
 
 
-@nb.njit(nogil=True, cache=True)
+@kernel
 def _days(data: npt.NDArray[np.uint8], at: int) -> int:
     """Days since the epoch of the ten bytes ``YYYY-MM-DD``; the smallest int64 where they are no date."""
     if data[at + 4] != 0x2D or data[at + 7] != 0x2D:
@@ -64,7 +64,7 @@ def _days(data: npt.NDArray[np.uint8], at: int) -> int:
     return days_of(_digits(data, at, 4), _digits(data, at + 5, 2), _digits(data, at + 8, 2))
 
 
-@nb.njit(nogil=True, cache=True)
+@kernel
 def days_of(y: int, m: int, d: int) -> int:
     """Days since the epoch of a date of the years 1 to 9999; ``NO_DAY`` where there is no such date."""
     if y < 1 or m < 1 or m > 12 or d < 1:
@@ -83,7 +83,7 @@ def days_of(y: int, m: int, d: int) -> int:
     return era * 146097 + doe - 719468
 
 
-@nb.njit(nogil=True, cache=True)
+@maker
 def _dates(data: npt.NDArray[np.uint8], offsets: Ints) -> tuple[Ints, Mask]:
     n = len(offsets) - 1
     out, valid = np.zeros(n, np.int64), np.zeros(n, np.bool_)
@@ -95,7 +95,7 @@ def _dates(data: npt.NDArray[np.uint8], offsets: Ints) -> tuple[Ints, Mask]:
     return out, valid
 
 
-@nb.njit(nogil=True, cache=True)
+@maker
 def _instants(data: npt.NDArray[np.uint8], offsets: Ints) -> tuple[Ints, Mask]:
     n = len(offsets) - 1
     out, valid = np.zeros(n, np.int64), np.zeros(n, np.bool_)
@@ -106,7 +106,7 @@ def _instants(data: npt.NDArray[np.uint8], offsets: Ints) -> tuple[Ints, Mask]:
     return out, valid
 
 
-@nb.njit(nogil=True, cache=True)
+@kernel
 def instant(data: npt.NDArray[np.uint8], start: int, end: int) -> int:
     no = np.iinfo(np.int64).min
     if end - start < 20:
@@ -134,7 +134,7 @@ def instant(data: npt.NDArray[np.uint8], start: int, end: int) -> int:
     return ((days * 24 + h) * 60 + m - offset) * 60_000_000 + s * 1_000_000 + micros
 
 
-@nb.njit(nogil=True, cache=True)
+@kernel
 def _offset_minutes(data: npt.NDArray[np.uint8], at: int, end: int) -> int:
     no = np.iinfo(np.int64).min
     if end - at == 1 and (data[at] == 0x5A or data[at] == 0x7A):

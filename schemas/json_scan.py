@@ -9,10 +9,11 @@ a raw newline between tokens is white space and becomes a space; inside a string
 
 from __future__ import annotations
 
-import numba as nb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+
+from schemas.compiled import inlined, kernel, maker
 
 Bytes = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int64]
@@ -26,7 +27,7 @@ def buffers(values: pa.BinaryArray) -> tuple[Bytes, Ints]:
     return raw, ends.astype(np.int64)
 
 
-@nb.njit(nogil=True, cache=True)
+@maker
 def object_shaped(data: Bytes, offsets: Ints) -> npt.NDArray[np.bool_]:
     """Which values begin with ``{``, end with ``}`` and hold no raw newline within a string."""
     n = len(offsets) - 1
@@ -44,7 +45,7 @@ def object_shaped(data: Bytes, offsets: Ints) -> npt.NDArray[np.bool_]:
     return result
 
 
-@nb.njit(nogil=True, cache=True, inline="always")
+@inlined
 def _has_newline(value: Bytes) -> bool:
     """Over a slice, and without a branch: this becomes vector instructions."""
     found = np.uint8(0)
@@ -53,12 +54,12 @@ def _has_newline(value: Bytes) -> bool:
     return found != 0
 
 
-@nb.njit(nogil=True, cache=True, inline="always")
+@inlined
 def _is_space(byte: int) -> bool:
     return byte == 32 or byte == 9 or byte == 10 or byte == 13
 
 
-@nb.njit(nogil=True, cache=True)
+@kernel
 def _newlines_are_space(data: Bytes, start: int, end: int) -> bool:
     in_string, j = False, start
     while j < end:
@@ -78,7 +79,7 @@ def _newlines_are_space(data: Bytes, start: int, end: int) -> bool:
     return True
 
 
-@nb.njit(nogil=True, cache=True)
+@maker
 def lines(data: Bytes, offsets: Ints, rows: Ints) -> Bytes:
     """The values at ``rows`` (all object-shaped), one a line. Their raw newlines lie between tokens: they become spaces."""
     size = 0
@@ -101,7 +102,7 @@ def lines(data: Bytes, offsets: Ints, rows: Ints) -> Bytes:
     return out
 
 
-@nb.njit(nogil=True, cache=True)
+@maker
 def picked(data: Bytes, offsets: Ints, rows: Ints) -> Bytes:
     """The values at ``rows``, end to end."""
     size = 0

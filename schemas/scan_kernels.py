@@ -10,10 +10,10 @@ Promises: no byte before a value is read, and none more than ``BEHIND`` behind i
 
 from __future__ import annotations
 
-import numba as nb
 import numpy as np
 import numpy.typing as npt
 
+from schemas.compiled import inlined, kernel
 from schemas.dictionary import encode
 from schemas.instants import FIRST_US, LAST_US
 from schemas.value_kernels import (
@@ -56,7 +56,7 @@ LITERAL_MAX = 2 * BLOCK
 BEHIND = LITERAL_MAX
 
 
-@nb.njit(nogil=True, cache=True)
+@kernel
 def _member(at: int, size: int, names: Ints, text: Bytes, node: int) -> int:
     """The wanted member of ``node`` that has this name, or NO."""
     head = np.int64(head_of(at, size))
@@ -70,7 +70,7 @@ def _member(at: int, size: int, names: Ints, text: Bytes, node: int) -> int:
     return NO
 
 
-@nb.njit(nogil=True, cache=True)
+@kernel
 def _take(
     at: int, end: int, kind: int, column: int, row: int, numbers: Words, sizes: npt.NDArray[np.int32], recent: Ints
 ) -> int:
@@ -100,7 +100,7 @@ def _take(
     return at
 
 
-@nb.njit(nogil=True, cache=True)
+@kernel
 def _take_instant(at: int, end: int, column: int, row: int, numbers: Words, recent: Ints) -> int:
     if byte(at) == 0x22:
         us, at = instant_text(at + 1, end, recent)
@@ -111,7 +111,7 @@ def _take_instant(at: int, end: int, column: int, row: int, numbers: Words, rece
     return at if FIRST_US <= us <= LAST_US else NO
 
 
-@nb.njit(nogil=True, cache=True)
+@kernel
 def _next(at: int, end: int, first: bool, node: int, seen: int, names: Ints, text: Bytes) -> tuple[int, int, int, int]:
     """From behind a value, or (``first``) behind the opening brace of the outermost object, to the next value.
 
@@ -146,7 +146,7 @@ def _next(at: int, end: int, first: bool, node: int, seen: int, names: Ints, tex
         at, node, first = at + 1, names[member, TARGET], True
 
 
-@nb.njit(nogil=True, cache=True)
+@kernel
 def _named(at: int, end: int, node: int, names: Ints, text: Bytes) -> tuple[int, int]:
     """``at``: where a member's name must begin. Where its value begins, or NO, and which wanted member of ``node`` it is."""
     if at >= end or byte(at) != 0x22:
@@ -162,7 +162,7 @@ def _named(at: int, end: int, node: int, names: Ints, text: Bytes) -> tuple[int,
     return (at if at < end else NO), member
 
 
-@nb.njit(nogil=True, cache=True)
+@kernel
 def _follow(at: int, end: int, state: int, edges: Ints, room: int) -> int:
     """The edge out of ``state`` whose literal is at ``at``; 0 when there is none. ``room``: the address of the literals."""
     edge = edges[state, BELOW]
@@ -182,12 +182,12 @@ def _follow(at: int, end: int, state: int, edges: Ints, room: int) -> int:
     return 0
 
 
-@nb.njit(nogil=True, cache=True, inline="always")
+@inlined
 def _low_bits(count: int) -> np.uint64:
     return (np.uint64(1) << np.uint64(count)) - np.uint64(1)
 
 
-@nb.njit(nogil=True, cache=True)
+@kernel
 def _learn(
     at: int, size: int, state: int, member: int, node: int, seen: int, edges: Ints, literals: Bytes
 ) -> int:  # fmt: skip
@@ -203,7 +203,7 @@ def _learn(
     return edge
 
 
-@nb.njit(nogil=True, cache=True)
+@kernel
 def _object(
     at: int, end: int, names: Ints, text: Bytes, edges: Ints, literals: Bytes, room: int, row: int,
     numbers: Words, sizes: npt.NDArray[np.int32], recent: Ints,
@@ -236,11 +236,12 @@ def _object(
             return NO
 
 
-@nb.njit(nogil=True, cache=True)
+@kernel
 def scan(
     base: int, offsets: Ints, names: Ints, text: Bytes, numbers: Words, sizes: npt.NDArray[np.int32],
     coded: Ints, codes: npt.NDArray[np.int32], firsts: Ints, slots: npt.NDArray[np.int32], counts: Ints,
-) -> npt.NDArray[np.bool_]:  # fmt: skip
+    accepted: npt.NDArray[np.bool_], edges: Ints, literals: Bytes, recent: Ints,
+) -> None:  # fmt: skip
     """Scan all values; whether each was accepted. Of the others no output counts.
 
     ``base``: the address of bytes, ``BEHIND`` of which may be read behind the last value. ``offsets``: where the values are,
@@ -249,10 +250,8 @@ def scan(
     ``firsts``, ``slots`` and ``counts`` for each (see ``schemas.dictionary.encode``), while their bytes are still near.
     """
     n = len(offsets) - 1
-    accepted = np.zeros(n, np.bool_)
-    edges, literals = np.zeros((EDGES_MAX, 6), np.int64), np.zeros(EDGES_MAX * LITERAL_MAX, np.uint8)
     edges[0, LENGTH] = 1
-    room, recent = literals.ctypes.data, np.zeros(3, np.int64)
+    room = literals.ctypes.data
     for first in range(0, n, ROWS_AT_ONCE):
         last = min(first + ROWS_AT_ONCE, n)
         for row in range(first, last):
@@ -266,4 +265,3 @@ def scan(
         for k in range(len(coded)):
             begins = numbers[coded[k]].view(np.int64)
             counts[k] = encode(begins, sizes[coded[k]], first, last, codes[k], firsts[k], slots[k], counts[k])
-    return accepted

@@ -71,8 +71,24 @@ class Scanner:
         texts = self._texts
         codes, firsts = np.empty((len(texts), n), np.int32), np.empty((len(texts), n), np.int64)
         slots, counts = np.full((len(texts), slots_for(n)), -1, np.int32), np.zeros(len(texts), np.int64)
-        accepted = kernels.scan(
-            data.ctypes.data, offsets, self._names, self._text, numbers, sizes, texts, codes, firsts, slots, counts
+        accepted, edges = np.zeros(n, np.bool_), np.zeros((kernels.EDGES_MAX, 6), np.int64)
+        literals, recent = np.zeros(kernels.EDGES_MAX * kernels.LITERAL_MAX, np.uint8), np.zeros(3, np.int64)
+        kernels.scan(
+            data.ctypes.data,
+            offsets,
+            self._names,
+            self._text,
+            numbers,
+            sizes,
+            texts,
+            codes,
+            firsts,
+            slots,
+            counts,
+            accepted,
+            edges,
+            literals,
+            recent,
         )
         columns: dict[Path, pa.Array] = {}
         invalid: dict[Path, Mask] = {}

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import math
 
-import numba as nb
 import numpy as np
 import numpy.typing as npt
 
+from schemas.compiled import inlined, kernel
 from schemas.instants import NO_DAY, days_of
 from schemas.wide import BLOCK, byte, head_of, odd_bytes, trailing_zeros, word
 
@@ -40,7 +40,7 @@ POWERS_OF_FIVE = np.array([5**exponent for exponent in range(INT_DIGITS_MAX + 1)
 POWERS_OF_TEN = np.array([10.0**exponent for exponent in range(FLOAT_DIGITS_MAX + 1)])
 
 
-@nb.njit(nogil=True, cache=True)
+@kernel
 def space(at: int, end: int) -> int:
     """The first byte at or behind ``at`` that is not white space."""
     while at < end and (byte(at) == 32 or byte(at) == 10 or byte(at) == 13 or byte(at) == 9):
@@ -48,7 +48,7 @@ def space(at: int, end: int) -> int:
     return at
 
 
-@nb.njit(nogil=True, cache=True)
+@kernel
 def plain_end(at: int, end: int) -> int:
     """The first byte at or behind ``at`` that is not plain ASCII text; ``end`` when there is none before."""
     while at < end:
@@ -59,7 +59,7 @@ def plain_end(at: int, end: int) -> int:
     return end
 
 
-@nb.njit(nogil=True, cache=True)
+@kernel
 def text_end(at: int, end: int) -> int:
     """``at``: behind the opening quote of a wanted text. Where its closing quote is; NO unless it is plain UTF-8."""
     while True:
@@ -74,7 +74,7 @@ def text_end(at: int, end: int) -> int:
         at += size
 
 
-@nb.njit(nogil=True, cache=True)
+@kernel
 def _utf8_size(at: int, end: int) -> int:
     """Bytes of the character beyond ASCII that begins at ``at``; 0 when it is none. Source: Unicode 15, table 3-7."""
     lead = byte(at)
@@ -91,7 +91,7 @@ def _utf8_size(at: int, end: int) -> int:
     return size
 
 
-@nb.njit(nogil=True, cache=True)
+@kernel
 def _skip_text(at: int, end: int) -> int:
     """``at``: behind the opening quote of a text that nobody wants. Behind its closing quote, or NO."""
     while True:
@@ -108,7 +108,7 @@ def _skip_text(at: int, end: int) -> int:
             at += 1
 
 
-@nb.njit(nogil=True, cache=True, inline="always")
+@inlined
 def _is_short_escape(code: int) -> bool:
     return (
         code == 0x22 or code == 0x5C or code == 0x2F or code == 0x62
@@ -116,7 +116,7 @@ def _is_short_escape(code: int) -> bool:
     )  # fmt: skip
 
 
-@nb.njit(nogil=True, cache=True)
+@kernel
 def _digits(at: int, end: int, number: int) -> tuple[int, int]:
     """``number`` with the digits at ``at`` behind it, and where these end. At most 18 of them are looked at."""
     limit = min(end, at + INT_DIGITS_MAX)
@@ -129,7 +129,7 @@ def _digits(at: int, end: int, number: int) -> tuple[int, int]:
     return number, at
 
 
-@nb.njit(nogil=True, cache=True)
+@kernel
 def _digits_of_whole(at: int, end: int) -> tuple[int, int]:
     """The digits of a whole number, no zero before others, and where they end; NO when it is none or too long."""
     number, stop = _digits(at, end, np.int64(0))
@@ -138,7 +138,7 @@ def _digits_of_whole(at: int, end: int) -> tuple[int, int]:
     return number, stop
 
 
-@nb.njit(nogil=True, cache=True)
+@kernel
 def whole_number(at: int, end: int) -> tuple[int, int]:
     """A whole number and where it ends, or NO; -0 is left to others."""
     negative = byte(at) == 0x2D
@@ -148,13 +148,13 @@ def whole_number(at: int, end: int) -> tuple[int, int]:
     return -number if negative else number, stop
 
 
-@nb.njit(nogil=True, cache=True, inline="always")
+@inlined
 def _goes_on(at: int, end: int) -> bool:
     """Whether a number has a fraction or an exponent from here on."""
     return at < end and (byte(at) == 0x2E or byte(at) == 0x65 or byte(at) == 0x45)
 
 
-@nb.njit(nogil=True, cache=True)
+@kernel
 def decimal_number(at: int, end: int) -> tuple[float, int]:
     """A number of at most 18 digits and where it ends, or NO; zeros with a sign and exponents are left to others."""
     negative = byte(at) == 0x2D
@@ -176,12 +176,12 @@ def decimal_number(at: int, end: int) -> tuple[float, int]:
     return _signed(divided(np.uint64(number), decimals), negative), stop
 
 
-@nb.njit(nogil=True, cache=True, inline="always")
+@inlined
 def _signed(value: float, negative: bool) -> float:
     return -value if negative else value
 
 
-@nb.njit(nogil=True, cache=True)
+@kernel
 def divided(number: np.uint64, decimals: int) -> float:
     """The float64 that is nearest to ``number / 10**decimals`` (ties to even); decimals up to 18.
 
@@ -210,7 +210,7 @@ def divided(number: np.uint64, decimals: int) -> float:
     return math.ldexp(np.float64(mantissa), exponent + int(spare) - (QUOTIENT_BITS - 1))
 
 
-@nb.njit(nogil=True, cache=True)
+@kernel
 def _skip_number(at: int, end: int) -> int:
     """Behind a number that nobody wants, without an exponent and not long; or NO."""
     at += byte(at) == 0x2D
@@ -225,7 +225,7 @@ def _skip_number(at: int, end: int) -> int:
     return NO if at < 0 or _goes_on(at, end) else at
 
 
-@nb.njit(nogil=True, cache=True)
+@kernel
 def word_end(at: int, end: int) -> int:
     """Behind ``true``, ``false`` or ``null``, or NO."""
     size = 5 if byte(at) == 0x66 else 4
@@ -236,12 +236,12 @@ def word_end(at: int, end: int) -> int:
     return at + size if known else NO
 
 
-@nb.njit(nogil=True, cache=True)
+@kernel
 def is_null(at: int, end: int) -> bool:
     return byte(at) == 0x6E and word_end(at, end) > 0
 
 
-@nb.njit(nogil=True, cache=True)
+@kernel
 def _skip_scalar(at: int, end: int) -> int:
     lead = byte(at)
     if lead == 0x22:
@@ -251,7 +251,7 @@ def _skip_scalar(at: int, end: int) -> int:
     return word_end(at, end)
 
 
-@nb.njit(nogil=True, cache=True)
+@kernel
 def _skip_name(at: int, end: int) -> int:
     """``at``: where a member's name must begin. Where its value begins, or NO."""
     if at >= end or byte(at) != 0x22:
@@ -265,7 +265,7 @@ def _skip_name(at: int, end: int) -> int:
     return space(at + 1, end)
 
 
-@nb.njit(nogil=True, cache=True)
+@kernel
 def skip_value(at: int, end: int) -> int:
     """Behind a value that nobody wants, of whatever kind; or NO. ``at`` < ``end``."""
     if byte(at) != 0x7B and byte(at) != 0x5B:
@@ -289,7 +289,7 @@ def skip_value(at: int, end: int) -> int:
     return NO
 
 
-@nb.njit(nogil=True, cache=True)
+@kernel
 def _after(at: int, end: int, depth: int, objects: np.uint64, opened: bool) -> tuple[int, int, np.uint64]:
     """Behind a value or an opening bracket: close what closes here, and go to where the next value begins."""
     first = opened
@@ -312,14 +312,14 @@ def _after(at: int, end: int, depth: int, objects: np.uint64, opened: bool) -> t
         return at, depth, objects
 
 
-@nb.njit(nogil=True, cache=True, inline="always")
+@inlined
 def _pair(at: int) -> int:
     """The number in the two digits at ``at``; 100 or more when they are none."""
     tens, ones = byte(at) - 48, byte(at + 1) - 48
     return tens * 10 + ones if 0 <= tens <= 9 and 0 <= ones <= 9 else 100
 
 
-@nb.njit(nogil=True, cache=True)
+@kernel
 def _day(at: int, recent: Ints) -> int:
     """Days since the epoch of ``2013-01-31T`` at ``at``; NO_DAY where it is none. ``recent`` remembers the last one: its first
     8 bytes, its last 2, and the days."""
@@ -332,7 +332,7 @@ def _day(at: int, recent: Ints) -> int:
     return recent[2] if byte(at + 10) == 0x54 else NO_DAY
 
 
-@nb.njit(nogil=True, cache=True)
+@kernel
 def instant_text(at: int, end: int, recent: Ints) -> tuple[int, int]:
     """``at``: behind the opening quote. Microseconds, and behind the closing quote, or NO.
 

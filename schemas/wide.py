@@ -15,6 +15,8 @@ from llvmlite import ir
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from schemas.compiled import inlined, kernel
+
 assert sys.byteorder == "little", "the compiled kernels load little-endian numbers"
 
 WORD, BLOCK = 8, 32
@@ -98,7 +100,7 @@ def trailing_zeros(typing: Any, bits: Any) -> Any:
     return nb.int64(nb.uint64), generate
 
 
-@nb.njit(nogil=True, cache=True, inline="always")
+@inlined
 def _low_bytes(count: int) -> np.uint64:
     """A mask of the lowest ``count`` (0 to 8) bytes."""
     if count >= WORD:
@@ -106,7 +108,19 @@ def _low_bytes(count: int) -> np.uint64:
     return (np.uint64(1) << np.uint64(8 * count)) - np.uint64(1)
 
 
-@nb.njit(nogil=True, cache=True)
+@kernel
 def head_of(at: int, size: int) -> np.uint64:
     """The first 8 of ``size`` bytes, fewer padded with zeros."""
     return word(at) & _low_bytes(size)
+
+
+@intrinsic
+def copy(typing: Any, to: Any, source: Any, count: Any) -> Any:
+    """Copy so many bytes from one address to another; they must not overlap."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pointers = [builder.inttoptr(address, ir.IntType(8).as_pointer()) for address in args[:2]]
+        cgutils.raw_memcpy(builder, *pointers, args[2], 1)
+        return context.get_dummy_value()
+
+    return nb.void(nb.int64, nb.int64, nb.int64), generate

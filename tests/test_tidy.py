@@ -7,6 +7,7 @@ rooms of a readable size that say what they are for, and commands that explain t
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -70,6 +71,12 @@ def test_the_engine_and_the_client_live_in_one_module_each(library: str, home: s
         if any(name.split(".")[0] == library for name in imports(ast.parse(path.read_text())))
     }
     assert found == {home}
+
+
+@every_module
+def test_kernels_are_compiled_one_way(path: Path) -> None:
+    """A kernel that counts references is right and several times as slow: easy to write, hard to see."""
+    assert name_of(path) == "schemas/compiled.py" or not re.search(r"\b(njit|jit)\(", path.read_text())
 
 
 @every_module

@@ -11,7 +11,6 @@ import os
 import sys
 from pathlib import Path
 
-import numba as nb
 import numpy as np
 import numpy.typing as npt
 from batch_fuzz.answers import Answers
@@ -20,11 +19,13 @@ from batch_fuzz.judge import LIBRARY_CODECS, Judge
 from batch_fuzz.mutations import Mutator, seeds
 from fuzz_record_batch import Slate, Verdict
 
+from schemas.compiled import kernel
+
 ANSWER_EVERY = 16
 """One input in so many is a whole answer on its way to slices, the others are batches to decode."""
 
 
-@nb.njit(cache=True)
+@kernel
 def _byte_at(data: npt.NDArray[np.uint8], at: int) -> int:
     return data[at]
 

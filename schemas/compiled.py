@@ -1,0 +1,17 @@
+"""How kernels are compiled: once per installation, without the interpreter's lock, and (mostly) without counting references.
+
+Numba counts references to arrays: a function that gets one counts it up and down again at every call, atomically, which takes longer
+than most small functions take (a scan of JSON: 0.32 us a record with, 0.13 without). A ``kernel`` does not count, which is safe
+because whoever calls it holds the arrays; so it cannot make one. What makes arrays is a ``maker``: it should call
+kernels in its loops, and be called by none.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba as nb
+
+kernel: Any = nb.njit(nogil=True, cache=True, _nrt=False)
+inlined: Any = nb.njit(nogil=True, cache=True, _nrt=False, inline="always")
+maker: Any = nb.njit(nogil=True, cache=True)
