@@ -19,7 +19,7 @@ from connectors import fs
 from connectors.clock import monotonic
 from connectors.coverage import Run, missing_and_leader, part
 from connectors.log import RowGroup, Slice
-from connectors.partition_files import PartitionFiles, unreadable
+from connectors.partition_files import Layout, PartitionFiles, unreadable
 from connectors.segment import GROUP_BYTES, GROUP_RECORDS, Segment
 from connectors.tail import Frame, is_followed, walk
 from schemas.errors import LogError, UsageError
@@ -102,6 +102,7 @@ class PartitionReader:
     def __init__(self, files: PartitionFiles, start: int, until: int | None) -> None:
         self._files, self.next_offset, self._until = files, start, until
         self._source: Segment | TailReader | None = None
+        self._layout: Layout | None = None  # as last seen; segments that were there stay as they are
 
     @property
     def at_end(self) -> bool:
@@ -146,7 +147,7 @@ class PartitionReader:
     def _move_on(self) -> bool:
         """Open the file that holds the next offset now; False when that is the one just read."""
         while True:
-            layout = self._files.layout()
+            layout = self._known()
             sealed, base = self._files.sealed_end(layout), layout.tails[-1]
             if self.next_offset < sealed:
                 self._replace(self._files.open_segment(layout, self.next_offset))
@@ -158,6 +159,12 @@ class PartitionReader:
             except FileNotFoundError:  # sealed since the listing
                 continue
             return True
+
+    def _known(self) -> Layout:
+        """The layout, listed again only when no segment that was seen holds what comes next."""
+        if self._layout is None or self.next_offset >= self._files.sealed_end(self._layout):
+            self._layout = self._files.layout()
+        return self._layout
 
     def _replace(self, source: Segment | TailReader) -> None:
         self.close()

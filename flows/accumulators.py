@@ -157,7 +157,7 @@ class ExtremeText(Extreme):
     def update(self, state: State, ids: Ints, ok: Mask, values: pa.Array | None, time: Ints) -> None:
         assert values is not None
         texts = values.to_numpy(zero_copy_only=False)
-        known, ranks = np.unique(np.where(ok, texts, ""), return_inverse=True)
+        known, ranks = np.unique(np.where(ok, texts, "") if len(ok) else texts, return_inverse=True)
         groups, local = np.unique(ids, return_inverse=True)
         n, best = np.zeros(len(groups), np.int64), np.zeros(len(groups), np.int64)
         kernels.extreme(local, ok, ranks.astype(np.int64), n, best, self.greatest)

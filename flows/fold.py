@@ -7,6 +7,7 @@ delta may be sent late, joined with others or repeated without changing the end.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,12 +17,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from connectors.log import Slice
+from flows import kernels
+from flows import verdicts as verdict
 from flows.grouping import distinct_rows
 from flows.partials import Partials
-from flows.progress import COUNTS, Progress
+from flows.progress import Progress
 from flows.projection import Projection
+from flows.verdicts import Judge
 from schemas.canonical import encode
-from schemas.decode import DEAD, LIVE, MARKER, SUBJECT, TOMBSTONE, Decoded, in_codes
+from schemas.decode import SUBJECT, Decoded
 from schemas.dictionary import plain
 from schemas.event import TIMESTAMP
 
@@ -78,6 +82,8 @@ class PartitionFold:
         self, projection: Projection, category: str, partition: int, resume: Progress, partials: pa.RecordBatch | None
     ) -> None:
         self.projection, self.category, self.partition = projection, category, partition
+        self._judge = Judge(projection)
+        self._plain, self._computed = _split(projection.expressions())
         self.progress = resume.copy()
         self._partials = Partials(projection)
         if partials is not None:
@@ -91,17 +97,16 @@ class PartitionFold:
     def fold(self, part: Slice, decoded: Decoded, hashes: npt.NDArray[np.uint64], marks: Ints, watermark: int) -> None:
         """Fold a slice that begins at this fold's position. ``marks``: the watermark before every record."""
         assert part.first_offset == self.progress.next_offset, "slices follow each other"
-        mine = self._of_my_types(decoded)
-        dead = self._dead_rows(decoded, mine)
-        live = mine & ~dead & (decoded.fate == LIVE)
-        starts = self._window_starts(decoded.event_time)
-        late = live & self._late_rows(starts, marks)
-        self._keep_late(part, decoded, marks, late)
-        self._keep_dead(part, decoded, dead)
-        rows = np.flatnonzero(live & ~late)
-        if len(rows):
-            self._fold_rows(decoded, rows, starts)
-        self._count(decoded, mine, dead, late, len(rows))
+        starts = self.projection.window.starts(decoded.event_time) if self.projection.window else None
+        verdicts, counts = self._judge.verdicts(decoded, starts, marks)
+        if counts["late"]:
+            self._keep_late(part, decoded, marks, np.flatnonzero(verdicts == verdict.LATE))
+        if counts["dead_letters"]:
+            self._keep_dead(part, decoded, np.flatnonzero(verdicts == verdict.DEAD_LETTER))
+        if counts["folded"]:
+            everything = counts["folded"] == len(verdicts)
+            self._fold_rows(decoded, None if everything else np.flatnonzero(verdicts == verdict.FOLDED), starts)
+        self.progress.count(len(verdicts), counts)
         self._advance(part, hashes, watermark)
 
     def delta(self, *, end: bool = False) -> Delta:
@@ -132,51 +137,19 @@ class PartitionFold:
     def changed_groups(self) -> int:
         return int(np.count_nonzero(self._changed))
 
-    # -- which records
-
-    def _of_my_types(self, decoded: Decoded) -> Mask:
-        codes = [code for code, event in enumerate(decoded.types) if event in self.projection.events]
-        return (decoded.fate == LIVE) & in_codes(decoded.type_code, codes, len(decoded.types))
-
-    def _dead_rows(self, decoded: Decoded, mine: Mask) -> Mask:
-        """Dead by envelope, or by a column that this projection reads: invalid, or required and missing."""
-        dead = decoded.fate == DEAD
-        for name in self.projection.reads:
-            column = SUBJECT if name == "subject" else None
-            if name in self.projection.fields:
-                column = (name, self.projection.fields[name].type)
-                dead |= mine & decoded.invalid[column]
-                if decoded.columns[column].null_count:
-                    dead |= mine & self._required(decoded, name) & np.asarray(decoded.columns[column].is_null())
-            elif column:
-                dead |= mine & decoded.invalid[column]
-        return dead
-
-    def _required(self, decoded: Decoded, name: str) -> Mask:
-        codes = [c for c, event in enumerate(decoded.types) for f in event.fields if f.name == name and not f.nullable]
-        return in_codes(decoded.type_code, codes, len(decoded.types))
-
-    def _window_starts(self, event_time: Ints) -> Ints | None:
-        return self.projection.window.starts(event_time) if self.projection.window else None
-
-    def _late_rows(self, starts: Ints | None, marks: Ints) -> Mask:
-        window = self.projection.window
-        if window is None or starts is None:
-            return np.zeros(len(marks), np.bool_)
-        return marks >= starts + (window.size_us + self.projection.allowed_lateness_us)
-
     # -- folding
 
-    def _fold_rows(self, decoded: Decoded, rows: Ints, starts: Ints | None) -> None:
+    def _fold_rows(self, decoded: Decoded, rows: Ints | None, starts: Ints | None) -> None:
+        """Fold these rows (None: all)."""
         values = self._evaluate(decoded, rows)
-        time = decoded.event_time if len(rows) == len(decoded.event_time) else decoded.event_time[rows]
+        time = decoded.event_time if rows is None else decoded.event_time[rows]
         keys = [values[f"key:{name}"] for name in self.projection.key]
         if starts is not None:
-            keys = [pa.array(starts if len(rows) == len(starts) else starts[rows]).cast(TIMESTAMP), *keys]
-        ids = self._group_ids(keys, len(rows))
+            keys = [pa.array(starts if rows is None else starts[rows]).cast(TIMESTAMP), *keys]
+        ids = self._group_ids(keys, len(time))
         for acc, state in zip(self.projection.accumulators, self._partials.states, strict=True):
             value = values.get(f"input:{acc.name}")
-            acc.update(state, ids, _contributes(value, values.get(f"where:{acc.name}"), len(rows)), value, time)
+            acc.update(state, ids, _contributes(value, values.get(f"where:{acc.name}")), value, time)
         self._mark_changed(ids)
 
     def _group_ids(self, keys: list[pa.Array], n: int) -> Ints:
@@ -187,51 +160,47 @@ class PartitionFold:
         rows = pa.array(firsts)
         return self._partials.intern(encode([plain(key.take(rows)) for key in keys]))[ids]
 
-    def _evaluate(self, decoded: Decoded, rows: Ints) -> dict[str, pa.Array]:
+    def _evaluate(self, decoded: Decoded, rows: Ints | None) -> dict[str, pa.Array]:
         """All expressions at ``rows``, in their canonical types. Plain columns never leave Arrow."""
         columns = {name: self._column(decoded, name, rows) for name in self.projection.reads}
-        found, computed = {}, {}
-        for name, expression in self.projection.expressions().items():
-            root = expression.meta.root_names()
-            direct = len(root) == 1 and expression.meta.eq(pl.col(root[0]))
-            if direct:
-                array = columns[root[0]]
-                found[name] = array if name.startswith("key:") else plain(array)
-            else:
-                computed[name] = expression.alias(name)
-        if computed:
+        found = {}
+        for name, column in self._plain.items():
+            array = columns[column]
+            found[name] = array if name.startswith("key:") else plain(array)
+        if self._computed:
+            n = len(decoded.fate) if rows is None else len(rows)
             frame = (
                 pl.DataFrame([pl.Series(name, plain(array)) for name, array in columns.items()])
                 if columns
-                else pl.DataFrame({"": rows})
+                else pl.DataFrame({"": np.zeros(n, np.int64)})
             )
-            table = frame.select(**computed).to_arrow()
-            for name in computed:
+            table = frame.select(**self._computed).to_arrow()
+            for name in self._computed:
                 array = table.column(name).combine_chunks()
-                array = pa.repeat(array[0], len(rows)) if len(array) == 1 != len(rows) else array
+                array = pa.repeat(array[0], n) if len(array) == 1 != n else array
                 found[name] = array.cast(self.projection.types[name])
         return found
 
-    def _column(self, decoded: Decoded, name: str, rows: Ints) -> pa.Array:
+    def _column(self, decoded: Decoded, name: str, rows: Ints | None) -> pa.Array:
         if name == "event_time":
-            return pa.array(decoded.event_time[rows]).cast(TIMESTAMP)
+            return pa.array(decoded.event_time if rows is None else decoded.event_time[rows]).cast(TIMESTAMP)
         if name == "event_type":
             names = pa.array([event.type_name for event in decoded.types], pa.string())
-            return names.take(pa.array(decoded.type_code[rows]))
+            return names.take(pa.array(decoded.type_code if rows is None else decoded.type_code[rows]))
         column = (
             SUBJECT
             if name == "subject" and name not in self.projection.fields
             else (name, self.projection.fields[name].type)
         )
         array = decoded.columns[column]
-        return array if len(rows) == len(array) else array.take(pa.array(rows))
+        return array if rows is None else array.take(pa.array(rows))
 
     def _mark_changed(self, ids: Ints) -> None:
         if len(self._changed) < len(self._partials):
             larger = np.zeros(2 * len(self._partials), np.bool_)
             larger[: len(self._changed)] = self._changed
             self._changed = larger
-        self._changed[ids] = True
+        kernels.mark(ids, self._changed)
 
     def _drop_closed(self) -> None:
         window = self.projection.window
@@ -243,36 +212,19 @@ class PartitionFold:
 
     # -- what is kept of the records, and the books
 
-    def _keep_late(self, part: Slice, decoded: Decoded, marks: Ints, late: Mask) -> None:
-        rows = np.flatnonzero(late)
-        if not len(rows) or self.projection.window is None:
-            return
+    def _keep_late(self, part: Slice, decoded: Decoded, marks: Ints, rows: Ints) -> None:
+        assert self.projection.window is not None
         starts = self.projection.window.starts(decoded.event_time[rows])
         times = [starts, decoded.event_time[rows], marks[rows]]
         columns = [*self._place(part, rows), *(pa.array(time).cast(TIMESTAMP) for time in times)]
         columns += [self._column(decoded, "event_type", rows), *self._raw(part, rows)]
         self._late.append(pa.record_batch(columns, schema=LATE))
 
-    def _keep_dead(self, part: Slice, decoded: Decoded, dead: Mask) -> None:
-        rows = np.flatnonzero(dead)
-        if not len(rows):
-            return
-        reasons = pa.array([self._reason(decoded, row) for row in rows.tolist()], pa.string())
+    def _keep_dead(self, part: Slice, decoded: Decoded, rows: Ints) -> None:
+        reasons = pa.array([self._judge.reason(decoded, row) for row in rows.tolist()], pa.string())
         self._dead.append(
             pa.record_batch([*self._place(part, rows), *self._raw(part, rows), reasons], schema=DEAD_LETTERS)
         )
-
-    def _reason(self, decoded: Decoded, row: int) -> str:
-        if row in decoded.reasons:
-            return decoded.reasons[row]
-        for name in self.projection.reads:
-            if name in self.projection.fields:
-                kind = self.projection.fields[name].type
-                if decoded.invalid[(name, kind)][row]:
-                    return f"field `{name}` is not a valid {kind}"
-                if not decoded.columns[(name, kind)][row].is_valid and self._required(decoded, name)[row]:
-                    return f"field `{name}` is missing"
-        return "the subject is not text"
 
     def _place(self, part: Slice, rows: Ints) -> list[pa.Array]:
         n = len(rows)
@@ -284,20 +236,6 @@ class PartitionFold:
 
     def _raw(self, part: Slice, rows: Ints) -> list[pa.Array]:
         return [part.records.column(name).take(pa.array(rows)) for name in ("key", "value")]
-
-    def _count(self, decoded: Decoded, mine: Mask, dead: Mask, late: Mask, folded: int) -> None:
-        fate = decoded.fate
-        found = {
-            "read": len(fate),
-            "folded": folded,
-            "other_types": int(np.count_nonzero((fate == LIVE) & ~mine)),
-            "late": int(np.count_nonzero(late)),
-            "dead_letters": int(np.count_nonzero(dead)),
-            "tombstones": int(np.count_nonzero(fate == TOMBSTONE)),
-            "markers": int(np.count_nonzero(fate == MARKER)),
-        }
-        for name in COUNTS:
-            self.progress.counts[name] += found.get(name, 0)
 
     def _advance(self, part: Slice, hashes: npt.NDArray[np.uint64], watermark: int) -> None:
         progress = self.progress
@@ -311,6 +249,20 @@ class PartitionFold:
             progress.log_digest = (progress.log_digest + int(hashes.sum(dtype=np.uint64))) % 2**64
 
 
-def _contributes(value: pa.Array | None, where: pa.Array | None, n: int) -> Mask:
-    ok = np.ones(n, np.bool_) if value is None else np.asarray(value.is_valid())
-    return ok if where is None else ok & np.asarray(pc.fill_null(where, False))
+def _contributes(value: pa.Array | None, where: pa.Array | None) -> Mask:
+    """Which rows count; an empty mask means all of them."""
+    ok = np.asarray(value.is_valid()) if value is not None and value.null_count else np.empty(0, np.bool_)
+    if where is None:
+        return ok
+    chosen = np.asarray(pc.fill_null(where, False))
+    return ok & chosen if len(ok) else chosen
+
+
+def _split(expressions: Mapping[str, pl.Expr]) -> tuple[dict[str, str], dict[str, pl.Expr]]:
+    """The expressions that are a column as it is, with its name, and those to be computed."""
+    direct: dict[str, str] = {}
+    for name, expression in expressions.items():
+        roots = expression.meta.root_names()
+        if len(roots) == 1 and expression.meta.eq(pl.col(roots[0])):
+            direct[name] = roots[0]
+    return direct, {name: found.alias(name) for name, found in expressions.items() if name not in direct}

@@ -1,7 +1,7 @@
 """Sequential kernels of the fold: one pass in offset order over dense group ids.
 
-``ids[i]`` is the group of row i, ``ok[i]`` whether the row contributes; ``n[g]`` counts contributions of group g, and
-the first one initialises (so that -0.0 survives and nothing is ever added to an invented zero).
+``ids[i]`` is the group of row i, ``ok[i]`` whether the row contributes (an empty ``ok``: all do); ``n[g]`` counts contributions
+of group g, and the first one initialises (so that -0.0 survives and nothing is ever added to an invented zero).
 """
 
 from __future__ import annotations
@@ -18,15 +18,23 @@ Mask = npt.NDArray[np.bool_]
 
 
 @kernel
-def count(ids: Ints, ok: Mask, n: Ints) -> None:
+def mark(ids: Ints, marked: Mask) -> None:
     for i in range(len(ids)):
-        n[ids[i]] += ok[i]
+        marked[ids[i]] = True
+
+
+@kernel
+def count(ids: Ints, ok: Mask, n: Ints) -> None:
+    everything = len(ok) == 0
+    for i in range(len(ids)):
+        n[ids[i]] += everything or ok[i]
 
 
 @kernel
 def sum_floats(ids: Ints, ok: Mask, values: Floats, n: Ints, total: Floats) -> None:
+    everything = len(ok) == 0
     for i in range(len(ids)):
-        if ok[i]:
+        if everything or ok[i]:
             g = ids[i]
             total[g] = values[i] if n[g] == 0 else total[g] + values[i]
             n[g] += 1
@@ -35,8 +43,9 @@ def sum_floats(ids: Ints, ok: Mask, values: Floats, n: Ints, total: Floats) -> N
 @kernel
 def sum_ints(ids: Ints, ok: Mask, values: Ints, n: Ints, low: Unsigned, high: Ints) -> None:
     """128-bit two's complement: ``high * 2**64 + low``."""
+    everything = len(ok) == 0
     for i in range(len(ids)):
-        if ok[i]:
+        if everything or ok[i]:
             g = ids[i]
             before = low[g]
             low[g] = before + np.uint64(values[i])
@@ -48,8 +57,9 @@ def sum_ints(ids: Ints, ok: Mask, values: Ints, n: Ints, low: Unsigned, high: In
 
 @kernel
 def extreme(ids: Ints, ok: Mask, values: Ints, n: Ints, best: Ints, greatest: bool) -> None:
+    everything = len(ok) == 0
     for i in range(len(ids)):
-        if ok[i]:
+        if everything or ok[i]:
             g = ids[i]
             if n[g] == 0 or (values[i] > best[g] if greatest else values[i] < best[g]):
                 best[g] = values[i]
@@ -59,8 +69,9 @@ def extreme(ids: Ints, ok: Mask, values: Ints, n: Ints, best: Ints, greatest: bo
 @kernel
 def by_time(ids: Ints, ok: Mask, values: Ints, time: Ints, n: Ints, when: Ints, chosen: Ints, last: bool) -> None:
     """Of equal times the first row wins for ``first`` and the last row for ``last``: rows are in offset order."""
+    everything = len(ok) == 0
     for i in range(len(ids)):
-        if ok[i]:
+        if everything or ok[i]:
             g = ids[i]
             if n[g] == 0 or (time[i] >= when[g] if last else time[i] < when[g]):
                 when[g], chosen[g] = time[i], values[i]

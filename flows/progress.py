@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -33,6 +34,12 @@ class Progress:
 
     def copy(self) -> Progress:
         return replace(self, counts=dict(self.counts))
+
+    def count(self, read: int, found: Mapping[str, int]) -> None:
+        """``read`` more records, and what became of them."""
+        self.counts["read"] += read
+        for name, more in found.items():
+            self.counts[name] += more
 
     def check_conservation(self, where: str) -> None:
         """Raises ``StoreError`` unless every record that was read is accounted for: nothing is committed then."""

@@ -251,6 +251,8 @@ def _index_in(texts: pa.Array, known: pa.Array) -> npt.NDArray[np.int32]:
     """The place of each text among the known ones; OTHER_TYPE where it is none of them, or null."""
     distinct = texts.dictionary if texts.type == TEXTS else texts
     places = pc.fill_null(pc.index_in(distinct, known), OTHER_TYPE)
+    if texts.type == TEXTS and len(distinct) == 1 and not texts.null_count:
+        return np.full(len(texts), places[0].as_py(), np.int32)  # most topics have long runs of one type
     if texts.type == TEXTS:
         places = pc.fill_null(places.take(texts.indices), OTHER_TYPE)
     return np.asarray(places).astype(np.int32)

@@ -58,17 +58,17 @@ SABOTAGES = [
     Sabotage(
         "late-by-one",
         "a record is late only beyond the edge, not at it",
-        "flows/fold.py",
-        "return marks >= starts + (window.size_us + self.projection.allowed_lateness_us)",
-        "return marks > starts + (window.size_us + self.projection.allowed_lateness_us)",
+        "flows/verdicts.py",
+        "marks[i] >= starts[i] + grace",
+        "marks[i] > starts[i] + grace",
         folds("late"),
     ),
     Sabotage(
         "no-lateness",
         "the allowed lateness is not allowed",
-        "flows/fold.py",
-        "return marks >= starts + (window.size_us + self.projection.allowed_lateness_us)",
-        "return marks >= starts + window.size_us",
+        "flows/verdicts.py",
+        "window.size_us + projection.allowed_lateness_us if window else 0",
+        "window.size_us if window else 0",
         folds("late"),
     ),
     Sabotage(
@@ -127,7 +127,8 @@ SABOTAGES = [
         "floats are summed by NumPy within a slice, then added",
         "flows/accumulators.py",
         'kernels.sum_floats(ids, ok, _numbers(values, np.float64), state["n"], state["total"])',
-        'for g in np.unique(ids[ok]): state["total"][g] += _numbers(values, np.float64)[ok & (ids == g)].sum(); '
+        "ok = ok if len(ok) else ids >= 0\n"
+        '        for g in np.unique(ids[ok]): state["total"][g] += _numbers(values, np.float64)[ok & (ids == g)].sum(); '
         'state["n"][g] += int((ok & (ids == g)).sum())',
         folds("sums"),
     ),
