@@ -43,7 +43,7 @@ from connectors.record_batch import Header, from_rows, magic_of, read_header, sp
 from schemas.errors import LogError, LogUnreachable, RefoldError, UsageError
 
 FETCH_BYTES_MAX = 4 << 20
-FETCH_PARTITION_BYTES_MAX = 1 << 20
+FETCH_PARTITION_BYTES_MAX = 2 << 20
 RECEIVE_BYTES_MAX = 1 << 18
 
 # The library logs each failed attempt, some with a traceback; whoever calls us gets one error that says it all.

@@ -8,6 +8,7 @@ not used: the table is the checkpoint, so positions and state come from the newe
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
@@ -52,6 +53,7 @@ def execute(job: Job, *, workers: int | None = None, process: int | None = None,
     """Run a job to its end, or until it is asked to stop. Raises the error of the part that failed first."""
     # The engine's web API binds every interface as soon as this variable is there, whatever its value.
     os.environ.pop(WEB_API, None)
+    gc.freeze()  # what is there by now stays: not worth looking through again and again
     try:
         cli_main(
             build(job),
@@ -64,6 +66,7 @@ def execute(job: Job, *, workers: int | None = None, process: int | None = None,
         if not (job.error is None and job.stop.is_set() and _is_lost(error, process)):
             raise _cause(job, error, process) from None
     finally:
+        gc.unfreeze()
         job.close()
     if job.error is not None:
         raise job.error
