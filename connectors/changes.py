@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from connectors.chunks import contiguous, ends_chunk, key_of
 from connectors.manifest import Chunk, TableSpec
-from connectors.sorting import sorted_order
+from connectors.sorting import are_ascending, sorted_order
 from schemas.canonical import canonical_floats
 from schemas.compiled import kernel, maker
 from schemas.errors import UsageError
@@ -70,8 +70,13 @@ class Delta:
         return Delta(keys, self.before[start : stop + 1] - first, rows)
 
 
-def prepare(spec: TableSpec, changes: Changes) -> Delta:
-    """Check changes against the table's specification and sort them. Raises ``UsageError``."""
+def prepare(spec: TableSpec, changes: Changes) -> list[Delta]:
+    """Check changes against the table's specification and sort them: one delta, or several that follow each other.
+
+    New rows that come in order, and nothing to remove, are taken batch by batch as they are. Raises ``UsageError``.
+    """
+    if changes.deletes is None and (found := _in_order(spec, changes.upserts)) is not None:
+        return found
     rows = conform(spec, changes.upserts)
     removed = changes.deletes if changes.deletes is not None else pa.array([], pa.binary())
     keys = pa.concat_arrays([removed, key_of(rows, spec.primary_key)])
@@ -84,7 +89,20 @@ def prepare(spec: TableSpec, changes: Changes) -> Delta:
         raise UsageError(msg, where=f"primary key {', '.join(spec.primary_key)}")
     source = source[~again]
     before = np.concatenate([[0], np.cumsum(source >= 0)]).astype(np.int64)
-    return Delta(ordered.filter(pa.array(~again)), before, rows.take(pa.array(source[source >= 0])))
+    return [Delta(ordered.filter(pa.array(~again)), before, rows.take(pa.array(source[source >= 0])))]
+
+
+def _in_order(spec: TableSpec, rows: pa.Table) -> list[Delta] | None:
+    """A delta for each batch of ``rows``; None when their keys do not ascend."""
+    found: list[Delta] = []
+    for batch in (batch for batch in rows.to_batches() if len(batch)):
+        part = conform(spec, pa.Table.from_batches([batch]))
+        keys = key_of(part, spec.primary_key)
+        follows = not found or found[-1].keys[-1].as_py() < keys[0].as_py()
+        if not (follows and are_ascending(keys)):
+            return None
+        found.append(Delta(keys, np.arange(len(keys) + 1), part))
+    return found
 
 
 def conform(spec: TableSpec, rows: pa.Table) -> pa.Table:
@@ -109,21 +127,26 @@ def _words(schema: pa.Schema) -> str:
 
 
 def apply(
-    spec: TableSpec, chunks: Sequence[Chunk], delta: Delta, load: Callable[[Chunk], pa.Table]
+    spec: TableSpec, chunks: Sequence[Chunk], deltas: Sequence[Delta], load: Callable[[Chunk], pa.Table]
 ) -> Iterator[Chunk | Piece]:
-    """The chunks after the changes, in order: those untouched as they are, new ones as pieces.
+    """The chunks after the changes (which follow each other), in order: those untouched as they are, new ones as pieces.
 
     No rows at all give nothing; the caller writes the one empty chunk of an empty table.
     """
     carry: Piece | None = None  # rows behind the last cut, which the next chunk will complete
-    for chunk, part in zip(chunks, _parts(spec, chunks, delta), strict=True):
-        if chunk.rows and not len(part.keys) and carry is None:
+    for chunk, *parts in zip(chunks, *(_parts(spec, chunks, delta) for delta in deltas), strict=True):
+        here = [part for part in parts if len(part.keys)]
+        if chunk.rows and not here and carry is None:
             yield chunk
             continue
-        whole, carry = _cut(spec, _join(carry, _merge(_load(spec, chunk, load), part)))
+        changed = _load(spec, chunk, load)
+        for part in here:
+            changed = _merge(changed, part)
+        whole, carry = _cut(spec, _join(carry, changed))
         yield from whole
-    whole, carry = _cut(spec, _join(carry, _merge(_nothing(spec), _beyond(spec, chunks, delta))))
-    yield from whole
+    for delta in deltas:
+        whole, carry = _cut(spec, _join(carry, _merge(_nothing(spec), _beyond(spec, chunks, delta))))
+        yield from whole
     if carry is not None:
         yield carry
 

@@ -33,10 +33,10 @@ from connectors.segment import encode_segment, group_cuts
 from connectors.tail import OFFSETS_MAX, Frame, encode_frame, is_torn, walk
 from schemas.errors import LogError
 
-TAIL_FRAMES, TAIL_RECORDS, TAIL_BYTES = 4096, 65_536, 8 << 20
+TAIL_FRAMES, TAIL_RECORDS, TAIL_BYTES = 4096, 98_304, 24 << 20
 """A tail that reached one of these is sealed. So many frames, so that single appends do not leave many files."""
 
-SEGMENT_GROUPS = 4
+SEGMENT_GROUPS = 2
 """Row groups in a segment: at most 262,144 records or 64 MiB before compression."""
 
 Share = TypeVar("Share")

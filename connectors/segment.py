@@ -33,8 +33,8 @@ from connectors.log import RECORDS
 from schemas.errors import LogError
 
 FORMAT = 1
-GROUP_RECORDS = 65_536
-GROUP_BYTES = 16 << 20
+GROUP_RECORDS = 131_072
+GROUP_BYTES = 32 << 20
 """Bounds of a row group, and so of a slice; a single record may be bigger."""
 
 _FORMAT_KEY, _RANGE_KEY, _NOTE_KEY = b"refold.format", b"refold.range", b"refold.note"

@@ -50,7 +50,7 @@ from schemas.errors import (
 )
 
 BUILDERS = 2
-"""Threads that encode and compress chunks beside the one that writes files."""
+"""Threads that sort changes, and that encode and compress chunks beside the one that writes files."""
 
 AHEAD = 4
 """Chunks being built at once: bounds memory."""
@@ -156,10 +156,12 @@ class Writer:
         """
         self._check_usable()
         assert "cut" in facts and set(changes) <= set(self._specs), "changes name tables of this writer, facts a cut"
-        deltas = {name: prepare(self._specs[name], change) for name, change in changes.items()}
+        with ThreadPoolExecutor(BUILDERS) as pool:
+            prepared = pool.map(lambda item: prepare(self._specs[item[0]], item[1]), changes.items())
+            deltas = dict(zip(changes, prepared, strict=True))
         try:
             with fs.locked(self.generation.version.files_lock, shared=True):
-                tables = {name: self._change(spec, deltas.get(name)) for name, spec in self._specs.items()}
+                tables = {name: self._change(spec, deltas.get(name, ())) for name, spec in self._specs.items()}
                 fs.fsync_dir(self.generation.version.data)
                 return self._publish(self._next(self.role, facts, tables))
         except OSError as error:
@@ -226,11 +228,11 @@ class Writer:
         table = self.manifest.tables.get(spec.name) if self.manifest else None
         return table.chunks if table else ()
 
-    def _change(self, spec: TableSpec, delta: Delta | None) -> Table:
+    def _change(self, spec: TableSpec, deltas: Sequence[Delta]) -> Table:
         """The table after its changes, with every new file on the disk (the directory is not synced yet)."""
         made = self._chunks(spec)
-        if delta is not None and len(delta.keys):
-            made = tuple(self._store(apply(spec, made, delta, lambda chunk: self._load(spec, chunk))))
+        if any(len(delta.keys) for delta in deltas):
+            made = tuple(self._store(apply(spec, made, deltas, lambda chunk: self._load(spec, chunk))))
         if not made:
             nothing = Piece(spec.schema.remove_metadata().empty_table(), pa.array([], pa.binary()))
             made = tuple(self._store(iter([nothing])))

@@ -26,6 +26,9 @@ GRACE_S = 900.0
 COLLECTION_S = 60.0
 COMMIT_SHARE = 10
 """Committing takes at most one part in so many of the time."""
+GROUP_S = 1e-6
+"""What a changed group is taken to cost before there was a commit of enough of them to tell."""
+ENOUGH_GROUPS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,7 @@ class Committer:
         partials = writer.read("partials") if writer.manifest else None
         self.merge = ViewMerge(projection, standing.progress, partials)
         self._ended: set[Place] = set()
-        self._due = monotonic() + pace.interval_s
+        self._committed, self._group_s, self._pause_s = monotonic(), GROUP_S, 0.0
         self._collection_due = monotonic() + COLLECTION_S
 
     def add(self, delta: Delta) -> None:
@@ -64,7 +67,7 @@ class Committer:
         """Commit when the interval has passed or every partition has ended; what has not moved is not committed."""
         ended = len(self._ended) == len(self.merge.progress)
         self._check_shape(ended)
-        if not ended and monotonic() < self._due:
+        if not ended and not self._is_due():
             return None
         if not self.merge.moved and not (ended and self.writer.manifest is None):
             return None
@@ -73,12 +76,20 @@ class Committer:
             self._collect()
         return manifest
 
+    def _is_due(self) -> bool:
+        """Whether the interval has passed, and enough time for what a commit of the groups changed by now will take."""
+        takes = self.merge.changed_groups * self._group_s
+        return monotonic() - self._committed >= max(self._pace.interval_s, (COMMIT_SHARE - 1) * takes, self._pause_s)
+
     def commit(self) -> Manifest:
-        began = monotonic()
+        began, groups = monotonic(), self.merge.changed_groups
         standing = replace(self._standing, progress=self.merge.progress)
         manifest = self.writer.commit(self.merge.changes(), facts_of(self.projection, standing))
-        took = monotonic() - began
-        self._due = monotonic() + max(self._pace.interval_s, (COMMIT_SHARE - 1) * took)
+        self._committed = monotonic()
+        took = self._committed - began
+        self._pause_s = (COMMIT_SHARE - 1) * took
+        if groups >= ENOUGH_GROUPS:
+            self._group_s = took / groups
         return manifest
 
     def _collect(self) -> None:

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from connectors.log import Slice
 from flows import kernels
 from flows import verdicts as verdict
-from flows.grouping import distinct_rows
+from flows.grouping import distinct_rows, renumber
 from flows.partials import Partials
 from flows.progress import Progress
 from flows.projection import Projection
@@ -158,7 +158,8 @@ class PartitionFold:
             return np.zeros(n, np.int64) + self._partials.intern(pa.array([b""], pa.binary()))
         ids, firsts = distinct_rows(keys)
         rows = pa.array(firsts)
-        return self._partials.intern(encode([plain(key.take(rows)) for key in keys]))[ids]
+        renumber(ids, self._partials.intern(encode([plain(key.take(rows)) for key in keys])))
+        return ids
 
     def _evaluate(self, decoded: Decoded, rows: Ints | None) -> dict[str, pa.Array]:
         """All expressions at ``rows``, in their canonical types. Plain columns never leave Arrow."""

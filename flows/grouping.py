@@ -33,6 +33,13 @@ def distinct_rows(keys: Sequence[pa.Array]) -> tuple[Ints, Ints]:
     return _grouped(columns)
 
 
+@kernel
+def renumber(ids: Ints, numbers: Ints) -> None:
+    """Put ``numbers[ids[i]]`` in the place of each id."""
+    for i in range(len(ids)):
+        ids[i] = numbers[ids[i]]
+
+
 def _grouped(columns: Ints) -> tuple[Ints, Ints]:
     n = columns.shape[1]
     ids, firsts = np.empty(n, np.int64), np.empty(n, np.int64)

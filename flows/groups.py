@@ -19,6 +19,7 @@ from schemas.wide import prefetch
 Ints = npt.NDArray[np.int64]
 Hashes = npt.NDArray[np.uint64]
 Bytes = npt.NDArray[np.uint8]
+Slots = npt.NDArray[np.int32]
 
 
 AHEAD = 64
@@ -30,7 +31,7 @@ class GroupTable:
 
     def __init__(self) -> None:
         self._count = 0
-        self._slots = np.full(1024, -1, np.int64)
+        self._slots = np.full(1024, -1, np.int32)
         self._hashes = np.zeros(512, np.uint64)
         self._ends = np.zeros(513, np.int64)  # key g is arena[ends[g]:ends[g + 1]]
         self._arena = np.zeros(1 << 14, np.uint8)
@@ -73,7 +74,7 @@ class GroupTable:
 
     def _grow(self, key_bytes: int) -> None:
         if 2 * (self._count + 1) > len(self._slots):
-            self._slots = _rehash(self._hashes, self._count, 4 * len(self._slots))
+            self._slots = _rehash(self._hashes, self._count, 2 * len(self._slots))
             self._hashes = _resized(self._hashes, len(self._slots) // 2)
             self._ends = _resized(self._ends, len(self._slots) // 2 + 1)
         used = int(self._ends[self._count])
@@ -98,7 +99,7 @@ def _same(data: Bytes, start: int, arena: Bytes, at: int, size: int) -> bool:
 @kernel
 def _intern(
     data: Bytes, offsets: Ints, hashes: Hashes, at: int, ids: Ints,
-    slots: Ints, known: Hashes, ends: Ints, arena: Bytes, count: int,
+    slots: Slots, known: Hashes, ends: Ints, arena: Bytes, count: int,
 ) -> tuple[int, int]:  # fmt: skip
     """Works until a key does not fit; returns how far it came, and the number of groups."""
     mask = len(slots) - 1
@@ -129,7 +130,7 @@ def _intern(
 
 
 @maker
-def _find(data: Bytes, offsets: Ints, hashes: Hashes, slots: Ints, known: Hashes, ends: Ints, arena: Bytes) -> Ints:
+def _find(data: Bytes, offsets: Ints, hashes: Hashes, slots: Slots, known: Hashes, ends: Ints, arena: Bytes) -> Ints:
     mask = len(slots) - 1
     ids = np.full(len(hashes), -1, np.int64)
     for first in range(0, len(hashes), AHEAD):
@@ -148,7 +149,7 @@ def _find(data: Bytes, offsets: Ints, hashes: Hashes, slots: Ints, known: Hashes
 
 
 @kernel
-def _call_up(hashes: Hashes, first: int, last: int, slots: Ints, known: Hashes, ends: Ints, arena: Bytes) -> None:
+def _call_up(hashes: Hashes, first: int, last: int, slots: Slots, known: Hashes, ends: Ints, arena: Bytes) -> None:
     """Load what the lookups of these rows will want, all at once: a large table lies in no cache, and each would wait thrice."""
     mask = np.uint64(len(slots) - 1)
     for i in range(first, last):
@@ -165,8 +166,8 @@ def _call_up(hashes: Hashes, first: int, last: int, slots: Ints, known: Hashes, 
 
 
 @maker
-def _rehash(hashes: Hashes, count: int, size: int) -> Ints:
-    slots = np.full(size, -1, np.int64)
+def _rehash(hashes: Hashes, count: int, size: int) -> Slots:
+    slots = np.full(size, -1, np.int32)
     mask = size - 1
     for first in range(0, count, AHEAD):
         last = min(first + AHEAD, count)

@@ -8,7 +8,8 @@ has passed its window's end by the allowed lateness.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -19,15 +20,20 @@ import pyarrow.compute as pc
 from connectors.changes import Changes
 from connectors.manifest import TableSpec
 from flows.fold import DEAD_LETTERS, LATE, Delta
-from flows.groups import GroupTable
-from flows.partials import GROUP, Partials, partial_fields, without
+from flows.partials import GROUP, Partials, partial_fields
 from flows.progress import NO_WATERMARK, Progress
 from flows.projection import Projection
+from flows.touched import Touched
 from schemas.canonical import decode, encode
 from schemas.errors import StoreError
 from schemas.event import TIMESTAMP
 
 Ints = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+BLOCK_GROUPS = 1 << 17
+"""Groups whose rows are made together: few enough that what is needed in between stays small."""
+MAKERS = 2
+"""Threads that make rows beside each other, where there are many."""
 Place = tuple[str, int]
 """(category, partition)"""
 
@@ -69,10 +75,11 @@ class ViewMerge:
         self._forget_changes()
 
     def _forget_changes(self) -> None:
-        self._dirty: dict[Place, list[pa.BinaryArray]] = {place: [] for place in self.progress}
+        self._changed: dict[Place, list[Ints]] = {place: [] for place in self.progress}  # ids of groups
         self._late: list[pa.Table] = []
         self._dead: list[pa.Table] = []
         self.moved = False
+        self.changed_groups = 0
 
     def add(self, delta: Delta) -> None:
         place = (delta.category, delta.partition)
@@ -86,9 +93,9 @@ class ViewMerge:
             )
         self.moved |= delta.progress.next_offset > delta.start
         self.progress[place] = delta.progress
-        self._partials[place].put(delta.groups)
         if delta.groups.num_rows:
-            self._dirty[place].append(delta.groups.column("group"))
+            self._changed[place].append(self._partials[place].put(delta.groups))
+            self.changed_groups += delta.groups.num_rows
         self._late.append(delta.late)
         self._dead.append(delta.dead_letters)
 
@@ -96,17 +103,19 @@ class ViewMerge:
         """What has changed since the last call, for a commit at the present cut. Final groups are forgotten."""
         for (category, partition), facts in self.progress.items():
             facts.check_conservation(f"{self.projection.title}, {category}/{partition}")
-        final = self._final_groups()
-        dirty = [array for arrays in self._dirty.values() for array in arrays]
-        groups = _distinct([*dirty, *final.values()])
+        final, changed = self._final(), self._changed_ids()
+        touched = Touched.of(
+            list(self._partials.values()),
+            [_union(changed[place], ids, len(self._partials[place])) for place, ids in final.items()],
+        )
         changes = {
-            "rows": Changes(self._rows(groups), None),
-            "partials": self._partial_changes(final),
+            "rows": Changes(_by_parts(touched, self._rows), None),
+            "partials": self._partial_changes(touched, changed, final),
             "late": Changes(pa.concat_tables([LATE.empty_table(), *self._late]), None),
             "dead_letters": Changes(pa.concat_tables([DEAD_LETTERS.empty_table(), *self._dead]), None),
         }
-        for place, arrays in final.items():
-            self._partials[place].drop(self._partials[place].table.find(arrays))
+        for place, ids in final.items():
+            self._partials[place].drop(ids)
         self._forget_changes()
         return changes
 
@@ -115,22 +124,24 @@ class ViewMerge:
         lowest = min(facts.watermark for facts in self.progress.values())
         return None if lowest == NO_WATERMARK else lowest - self.projection.allowed_lateness_us
 
-    def _final_groups(self) -> dict[Place, pa.BinaryArray]:
+    def _final(self) -> dict[Place, Ints]:
+        """Ids of the groups that have become final, by place."""
         window, until = self.projection.window, self.final_until_us()
         if window is None or until is None:
-            return {}
-        found = {}
-        for place, partials in self._partials.items():
-            ids = partials.before(until - window.size_us)
-            if len(ids):
-                found[place] = partials.table.keys(ids)
-        return found
+            return {place: np.empty(0, np.int64) for place in self._partials}
+        return {place: partials.before(until - window.size_us) for place, partials in self._partials.items()}
 
-    def _rows(self, groups: pa.BinaryArray) -> pa.Table:
+    def _changed_ids(self) -> dict[Place, Ints]:
+        return {
+            place: _union(np.concatenate([np.empty(0, np.int64), *ids]), _NONE, len(self._partials[place]))
+            for place, ids in self._changed.items()
+        }
+
+    def _rows(self, touched: Touched) -> pa.Table:
         projection = self.projection
         merged: list[dict[str, npt.NDArray[Any]]] | None = None
-        for partials in self._partials.values():
-            states = partials.rows(partials.table.find(groups))
+        for partials, ids in zip(self._partials.values(), touched.ids, strict=True):
+            states = partials.rows(ids)
             if merged is None:
                 merged = states
                 continue
@@ -138,7 +149,7 @@ class ViewMerge:
                 acc.merge(into, other)
         assert merged is not None
         key_types = [*([TIMESTAMP] if projection.window else []), *projection.key_types]
-        keys = decode(groups, key_types) if key_types else []
+        keys = decode(touched.groups, key_types) if key_types else []
         values = [acc.finish(state) for acc, state in zip(projection.accumulators, merged, strict=True)]
         return pa.Table.from_arrays(self._with_window(keys, values), schema=projection.schema)
 
@@ -152,27 +163,52 @@ class ViewMerge:
         ends = pa.array(starts + window.size_us).cast(TIMESTAMP)
         return [keys[0], ends, *keys[1:], *values, pa.array(is_final)]
 
-    def _partial_changes(self, final: Mapping[Place, pa.BinaryArray]) -> Changes:
-        spec = table_specs(self.projection)[1]
-        upserts, deletes = [spec.schema.empty_table()], []
-        for (category, partition), partials in self._partials.items():
-            gone = final.get((category, partition))
-            ids = partials.table.find(_distinct(self._dirty[(category, partition)]))
-            if gone is not None:
-                ids = without(ids, partials.table.find(gone), len(partials))
-                deletes.append(encode([gone, *_place_columns(category, partition, len(gone))]))
-            batch = partials.get(ids)
-            columns = [batch.column(0), *_place_columns(category, partition, len(ids)), *batch.columns[1:]]
-            upserts.append(pa.Table.from_arrays(columns, schema=spec.schema))
-        return Changes(pa.concat_tables(upserts), pa.concat_arrays(deletes) if deletes else None)
+    def _partial_changes(self, touched: Touched, changed: Mapping[Place, Ints], final: Mapping[Place, Ints]) -> Changes:
+        """Partials to store, in order of (group, category, partition), and keys of those to remove."""
+        stored = {place: np.zeros(len(partials) + 1, np.bool_) for place, partials in self._partials.items()}
+        deletes = []
+        for place, gone in final.items():
+            stored[place][changed[place]] = True  # the last one, for -1 (not there), stays False
+            stored[place][gone] = False
+            if len(gone):
+                keys = self._partials[place].table.keys(gone)
+                deletes.append(encode([keys, *_place_columns(*place, len(gone))]))
+        upserts = _by_parts(touched, lambda part: self._stored(part, stored))
+        return Changes(upserts, pa.concat_arrays(deletes) if deletes else None)
+
+    def _stored(self, touched: Touched, stored: Mapping[Place, Mask]) -> pa.Table:
+        """The ``stored`` partials of the touched groups, as rows of their table."""
+        schema = table_specs(self.projection)[1].schema
+        tables, numbers = [schema.empty_table()], [_NONE]
+        for ids, (place, partials) in zip(touched.ids, self._partials.items(), strict=True):
+            here = np.flatnonzero(stored[place][ids])
+            batch = partials.get(ids[here])
+            columns = [batch.column(0), *_place_columns(*place, len(batch)), *batch.columns[1:]]
+            tables.append(pa.Table.from_arrays(columns, schema=schema))
+            numbers.append(here)
+        order = np.argsort(np.concatenate(numbers), kind="stable")  # by group, and then by place
+        return pa.concat_tables(tables).combine_chunks().take(pa.array(order))
+
+
+_NONE = np.empty(0, np.int64)
+
+
+def _union(some: Ints, others: Ints, count: int) -> Ints:
+    """The distinct ids among these, ascending, of ``count`` that there are."""
+    there = np.zeros(count, np.bool_)
+    there[some] = True
+    there[others] = True
+    return np.flatnonzero(there)
+
+
+def _by_parts(touched: Touched, make: Callable[[Touched], pa.Table]) -> pa.Table:
+    """What is made of all parts, one after the other."""
+    parts = list(touched.parts(BLOCK_GROUPS))
+    if len(parts) == 1:
+        return make(parts[0])
+    with ThreadPoolExecutor(MAKERS) as pool:
+        return pa.concat_tables(list(pool.map(make, parts)))
 
 
 def _place_columns(category: str, partition: int, n: int) -> list[pa.Array]:
-    return [pa.array([category] * n, pa.string()), pa.array([partition] * n, pa.int32())]
-
-
-def _distinct(groups: list[pa.BinaryArray]) -> pa.BinaryArray:
-    table = GroupTable()
-    for array in groups:
-        table.intern(array)
-    return table.keys(np.arange(len(table)))
+    return [pa.repeat(pa.scalar(category, pa.string()), n), pa.array(np.full(n, partition, np.int32))]
