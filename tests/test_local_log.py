@@ -410,7 +410,7 @@ def test_any_parquet_reader_can_read_a_segment(path: Path) -> None:
     found = duckdb.connect().execute(
         'SELECT count(*), max("offset"), sum(octet_length(value)) FROM read_parquet(?)', [str(segment)]
     )
-    assert found.fetchone() == (70_000, 69_999, sum(len(b"%d." % at) for at in offsets))
+    assert found.fetchone() == (100_000, 99_999, sum(len(b"%d." % at) for at in offsets))
 
 
 @settings(max_examples=100, deadline=None)
