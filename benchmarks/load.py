@@ -133,7 +133,8 @@ def _records(key: Bytes, key_ends: Ints, value: Bytes, value_ends: Ints, timesta
 @kernel
 def _put_bytes(out: Bytes, at: int, data: Bytes, first: int, size: int) -> int:
     at = _put(out, at, size)
-    out[at : at + size] = data[first : first + size]
+    for j in range(size):
+        out[at + j] = data[first + j]
     return at + size
 
 
