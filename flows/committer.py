@@ -29,6 +29,9 @@ COMMIT_SHARE = 10
 GROUP_S = 1e-6
 """What a changed group is taken to cost before there was a commit of enough of them to tell."""
 ENOUGH_GROUPS = 10_000
+HELD_GROUPS_MAX = 1 << 18
+"""Changed groups of a view with windows after which it commits whatever that takes: most are final then, and only a commit lets go
+of them. (Waiting saves nothing there. A view without windows holds its groups in any case, and saves what it does not commit twice.)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,8 @@ class Committer:
 
     def _is_due(self) -> bool:
         """Whether the interval has passed, and enough time for what a commit of the groups changed by now will take."""
+        if self.projection.window and self.merge.changed_groups >= HELD_GROUPS_MAX:
+            return True
         takes = self.merge.changed_groups * self._group_s
         return monotonic() - self._committed >= max(self._pace.interval_s, (COMMIT_SHARE - 1) * takes, self._pause_s)
 
