@@ -90,6 +90,7 @@ class LocalLog(Appending):
         self._directory = Path(path)
         self.url = str(path)
         self._writers: dict[str, CategoryWriter] = {}
+        self._partitions: dict[str, tuple[_Description, list[PartitionFiles]]] = {}
         self._closed = False
 
     def categories(self) -> list[str]:
@@ -273,7 +274,13 @@ class LocalLog(Appending):
             raise LogError("a category's file is damaged", where=str(path), why=str(error), do=do) from error
 
     def _files(self, category: str, description: _Description) -> list[PartitionFiles]:
-        return [PartitionFiles(self._directory / category, category, at) for at in range(description.partitions)]
+        """The same ones for the same category: they remember what cannot change any more."""
+        known = self._partitions.get(category)
+        if known is None or not description.is_same(known[0]):
+            directory = self._directory / category
+            known = description, [PartitionFiles(directory, category, at) for at in range(description.partitions)]
+            self._partitions[category] = known
+        return known[1]
 
     def _check_name(self, category: str) -> None:
         if self._closed:

@@ -12,6 +12,7 @@ segments that were sealed before it, however busy a writer is. Reads only; knows
 
 from __future__ import annotations
 
+import os
 import re
 from bisect import bisect_right
 from dataclasses import dataclass
@@ -47,6 +48,7 @@ class PartitionFiles:
         self.directory = directory / str(partition)
         self.category, self.partition = category, partition
         self._ends: dict[int, int] = {}  # next offset of segments by base offset: segments never change
+        self._walked = (-1, 0, 0)  # of the tail with this base: bytes walked, and the next offset after them
 
     @property
     def name(self) -> str:
@@ -124,12 +126,28 @@ class PartitionFiles:
             if base < sealed:
                 return sealed
             try:
-                tail = memoryview(fs.read_file(self.tail(base)))
+                return self._tail_end(base)
             except FileNotFoundError:  # sealed since the listing
                 continue
             except OSError as error:
                 raise unreadable(self.tail(base), error) from error
-            return max((frame.next_offset for frame in walk(tail, base)), default=base)
+
+    def _tail_end(self, base: int) -> int:
+        """The next offset after the tail's last whole frame; frames that were walked before are not read again."""
+        fd = os.open(self.tail(base), os.O_RDONLY)
+        try:
+            size = os.fstat(fd).st_size
+            known, at, end = self._walked
+            if known != base or at > size:
+                at, end = 0, base
+            tail = memoryview(fs.read_at(fd, size - at, at, path=self.tail(base)))
+        finally:
+            os.close(fd)
+        read = 0
+        for frame in walk(tail, end):
+            read, end = frame.end, frame.next_offset
+        self._walked = base, at + read, end
+        return end
 
     def _gap(self, first: int, next_offset: int) -> LogGap:
         return LogGap(

@@ -11,7 +11,12 @@ from __future__ import annotations
 from typing import Any
 
 import numba as nb
+from numba.core.registry import cpu_target
 
 kernel: Any = nb.njit(nogil=True, cache=True, _nrt=False)
 inlined: Any = nb.njit(nogil=True, cache=True, _nrt=False, inline="always")
 maker: Any = nb.njit(nogil=True, cache=True)
+
+# What the first kernel would load otherwise, in the midst of the work and with all other threads waiting: 0.1 s.
+cpu_target.typing_context.refresh()
+cpu_target.target_context.refresh()

@@ -546,3 +546,23 @@ def test_readers_never_see_a_gap_or_a_step_back_while_a_writer_seals(path: Path)
             reader.read()
         writer.join()
     assert stored(path) == list(range(400))
+
+
+def test_a_log_that_stays_open_sees_what_others_append_seal_and_lose(path: Path) -> None:
+    """What it remembers of a tail must not outlive that tail."""
+    with LocalLog(path) as reading, LocalLog(path) as writing:
+        writing.create(NAME, 1)
+        writing.append_batch(NAME, batch(0, 3))
+        assert reading.describe(NAME).ends == (3,)
+        writing.append_batch(NAME, batch(3, 4))
+        assert reading.describe(NAME).ends == (7,)
+        [tail] = files(path, "*.tail")
+        content = tail.read_bytes()
+        tail.write_bytes(content[:-1])  # as after a loss of power: the last frame is not all there
+        assert reading.describe(NAME).ends == (3,)
+        tail.write_bytes(b"")
+        assert reading.describe(NAME).ends == (0,)
+        tail.write_bytes(content)
+        assert reading.describe(NAME).ends == (7,)
+        writing.append_batch(NAME, batch(7, 100_000))
+        assert reading.describe(NAME).ends == (100_007,)
