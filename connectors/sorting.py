@@ -18,6 +18,7 @@ Ints = npt.NDArray[np.int64]
 Words = npt.NDArray[np.uint64]
 
 WORD = 8
+RUN_MAX = 128
 
 
 def sorted_order(keys: pa.BinaryArray) -> Ints:
@@ -27,23 +28,20 @@ def sorted_order(keys: pa.BinaryArray) -> Ints:
         return np.empty(0, np.int64)
     at = _common_prefix(data, offsets)
     words = _words(data, offsets, np.arange(len(keys)), at)
-    order = np.argsort(words)  # not stable, and a third of the time: what is equal so far is put back as it was
+    order = np.argsort(words)  # not stable, and a third of the time; rows that are equal so far are sorted again below
     tied = _tied(words[order])
-    order[tied[:, 0]] = _by_run(order[tied[:, 0]], tied[:, 1])
     longest = int(np.diff(offsets).max())
-    while len(tied) and (at := at + WORD) < longest:
-        # Rows that were equal so far lie side by side, run by run: sort each run by its next word.
+    while len(tied) and at < longest:
+        # Rows that were equal so far lie side by side, run by run: sort each run by its next word, and at last by row.
+        at += WORD
         rows, runs = order[tied[:, 0]], tied[:, 1]
         words = _words(data, offsets, rows, at)
-        finer = np.lexsort((words, runs))
-        order[tied[:, 0]] = rows[finer]
-        tied = _still_tied(tied, words[finer])
+        if not _sort_runs(rows, runs, words):
+            finer = np.lexsort((rows, words, runs))
+            rows, words = rows[finer], words[finer]
+        order[tied[:, 0]] = rows
+        tied = _still_tied(tied, words)
     return order
-
-
-def _by_run(rows: Ints, runs: Ints) -> Ints:
-    """The rows of each run in ascending order; runs ascend."""
-    return rows[np.lexsort((rows, runs))]
 
 
 def are_ascending(keys: pa.BinaryArray) -> bool:
@@ -85,6 +83,25 @@ def _words(data: Bytes, offsets: Ints, rows: Ints, at: int) -> Words:
         for j in range(min(end - first, WORD)):
             words[i] |= np.uint64(data[first + j]) << np.uint64(8 * (WORD - 1 - j))
     return words
+
+
+@kernel
+def _sort_runs(rows: Ints, runs: Ints, words: Words) -> bool:
+    """Sort each run by (word, row), in place; False, and nothing done, when one is too long for sorting by insertion."""
+    first = 0
+    for i in range(len(runs)):
+        first = i if runs[i] != runs[first] else first
+        if i - first >= RUN_MAX:
+            return False
+    for i in range(1, len(runs)):
+        row, word, j = rows[i], words[i], i
+        while (
+            j > 0 and runs[j - 1] == runs[i] and (words[j - 1] > word or (words[j - 1] == word and rows[j - 1] > row))
+        ):
+            rows[j], words[j] = rows[j - 1], words[j - 1]
+            j -= 1
+        rows[j], words[j] = row, word
+    return True
 
 
 @maker

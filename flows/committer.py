@@ -66,25 +66,28 @@ class Committer:
         if delta.end:
             self._ended.add((delta.category, delta.partition))
 
-    def commit_if_due(self) -> Manifest | None:
-        """Commit when the interval has passed or every partition has ended; what has not moved is not committed."""
-        ended = len(self._ended) == len(self.merge.progress)
-        self._check_shape(ended)
-        if not ended and not self._is_due():
-            return None
-        if not self.merge.moved and not (ended and self.writer.manifest is None):
-            return None
-        manifest = self.commit()
-        if ended or monotonic() >= self._collection_due:
-            self._collect()
-        return manifest
-
-    def _is_due(self) -> bool:
-        """Whether the interval has passed, and enough time for what a commit of the groups changed by now will take."""
+    def is_due(self) -> bool:
+        """Whether something has moved and the interval has passed, and enough time for what a commit of the groups changed by now
+        will take. A view that has ended is for ``finish``."""
+        self._check_shape(self._has_ended)
+        if self._has_ended or not self.merge.moved:
+            return False
         if self.projection.window and self.merge.changed_groups >= HELD_GROUPS_MAX:
             return True
         takes = self.merge.changed_groups * self._group_s
         return monotonic() - self._committed >= max(self._pace.interval_s, (COMMIT_SHARE - 1) * takes, self._pause_s)
+
+    def finish(self) -> None:
+        """The last commit of a view, every partition of which has ended; what has not moved is not committed."""
+        if self._has_ended:
+            self._check_shape(True)
+            if self.merge.moved or self.writer.manifest is None:
+                self.commit()
+                self._collect()
+
+    @property
+    def _has_ended(self) -> bool:
+        return len(self._ended) == len(self.merge.progress)
 
     def commit(self) -> Manifest:
         began, groups = monotonic(), self.merge.changed_groups
@@ -95,6 +98,8 @@ class Committer:
         self._pause_s = (COMMIT_SHARE - 1) * took
         if groups >= ENOUGH_GROUPS:
             self._group_s = took / groups
+        if monotonic() >= self._collection_due:
+            self._collect()
         return manifest
 
     def _collect(self) -> None:

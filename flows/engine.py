@@ -25,8 +25,9 @@ from flows.fold import Delta
 from flows.job import Arrival, End, Job, Tick
 from schemas.errors import RefoldError
 
-EPOCH = timedelta(milliseconds=100)
-"""Back-pressure acts between epochs: short ones keep memory flat."""
+EPOCH = timedelta(seconds=1)
+"""Back-pressure acts between epochs, and a worker that it holds back spins. In one process workers rest during commits instead
+(``Job.await_commits``); for other processes a second of deltas is the most that may wait."""
 READ_WAIT_MS = 20
 """How long a source waits for data before it lets the other steps of its worker run."""
 IDLE_WAIT_MS = 100
@@ -120,6 +121,7 @@ class _Partitions(StatelessSourcePartition[Arrival]):
     def _arrivals(self) -> list[Arrival]:
         if self._job.stop.is_set():
             return self._end(sorted(self._open))
+        self._job.await_commits()
         assert self._reader is not None
         is_idle = self._job.seconds_without_arrivals() > IDLE_AFTER_S
         slices: list[Arrival] = list(self._reader.read(timeout_ms=IDLE_WAIT_MS if is_idle else READ_WAIT_MS))
@@ -166,12 +168,16 @@ class _View(StatefulSinkPartition[Any, None]):
         for delta in values:
             if delta is not None:
                 self._committer.add(delta)
-        self._committer.commit_if_due()
+        if self._committer.is_due():
+            with self._job.committing():
+                self._committer.commit()
 
     def snapshot(self) -> None:
         return None
 
     def close(self) -> None:
-        # Also called when another part has failed: nothing is committed here, only let go.
+        # The last commit waits until here: the workers that have nothing left to read are gone by then, and no core is lost to
+        # them. Also called when another part has failed: nothing is committed then, only let go.
         if self._committer is not None:
+            self._job.attempt(self._committer.finish, None)
             self._committer.close()

@@ -7,7 +7,8 @@ A job remembers the first error that happened in any of its parts: engines wrap 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
@@ -27,6 +28,8 @@ from schemas.errors import Superseded, UsageError
 
 FLUSH_S = 0.25
 """Seconds after which even a few changed groups are sent on to the view."""
+REST_S = 0.1
+"""How long a worker rests at a time before it looks whether it should stop."""
 END = "end"
 
 
@@ -94,6 +97,8 @@ class Job:
         self._pipelines: dict[Place, PartitionPipeline] = {}
         self._flushed: dict[Place, float] = {}
         self._arrived = monotonic()
+        self._commits = 0  # under way
+        self._quiet = threading.Condition()
         self.categories = _categories([target.projection for target in self.targets])
         self.views = {target.projection.title: target for target in self.targets}
 
@@ -202,6 +207,24 @@ class Job:
         return [(delta.view, delta) for delta in self._pipelines[place].deltas(end=end, at_least=at_least)]
 
     # -- committing, on the worker that owns the view
+
+    @contextmanager
+    def committing(self) -> Iterator[None]:
+        """A commit is under way: other workers of this process rest meanwhile."""
+        with self._quiet:
+            self._commits += 1
+        try:
+            yield
+        finally:
+            with self._quiet:
+                self._commits -= 1
+                self._quiet.notify_all()
+
+    def await_commits(self) -> None:
+        """Rest while a commit is under way. The engine would hold a worker back anyway, but awake, and take a core from the commit."""
+        with self._quiet:
+            while self._commits and not self.stop.is_set() and self.error is None:
+                self._quiet.wait(REST_S)
 
     def committer(self, view: str) -> Committer:
         self.open()

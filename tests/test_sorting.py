@@ -31,6 +31,13 @@ def test_many_keys_with_one_beginning() -> None:
     assert sorted_order(keys).tolist() == pc.sort_indices(keys).to_pylist()
 
 
+def test_equal_keys_stay_in_their_order_in_short_runs_and_long() -> None:
+    for distinct in (3, 700):  # rows of a key: thousands, more than are sorted by insertion, and a few dozen
+        numbers = np.random.default_rng(2).integers(0, distinct, 20_000)
+        keys = encode([pa.array([f"{number:012}" for number in numbers])])
+        assert sorted_order(keys).tolist() == np.argsort(numbers, kind="stable").tolist()
+
+
 def test_none_and_one() -> None:
     assert sorted_order(pa.array([], pa.binary())).tolist() == []
     assert sorted_order(pa.array([b"x"], pa.binary())).tolist() == [0]
