@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from connectors.log import Slice
-from connectors.record_batch import Decoder, Header
+from connectors.record_batch import Decoder, Header, decode
 from schemas.errors import LogError, LogGap
 
 SLICE_BYTES_MAX = 1 << 26
@@ -132,7 +132,9 @@ class Stitcher:
         if batch.base_offset > expected:
             raise self._gap(expected, batch.base_offset)
         if not batch.is_whole:
-            raise self._gap(batch.base_offset, batch.next_offset, batch.record_count)
+            present = batch.record_count if batch.base_offset == expected else _records_from(batch, expected)
+            if present < batch.next_offset - expected:
+                raise self._gap(expected, batch.next_offset, present)
 
     def _slice(self, taken: list[Fetched], decoder: Decoder) -> Slice:
         first, end = self.position, taken[-1].next_offset
@@ -178,6 +180,13 @@ def _between(records: pa.RecordBatch, first: int, end: int) -> pa.RecordBatch:
         return records
     low, high = np.searchsorted(records.column("offset").to_numpy(), (first, end))
     return records.slice(low, high - low)
+
+
+def _records_from(batch: Fetched, offset: int) -> int:
+    """How many records a batch has from ``offset`` on: what it lacks before is nobody's loss. Raises ``LogError``."""
+    records = decode(batch.packed[0]) if batch.packed else batch.records
+    assert records is not None
+    return records.num_rows - int(np.searchsorted(records.column("offset").to_numpy(), offset))
 
 
 def _overlap(batch: Fetched, first: int, end: int) -> int:

@@ -150,7 +150,7 @@ class PartitionReader:
             layout = self._known()
             sealed, base = self._files.sealed_end(layout), layout.tails[-1]
             if self.next_offset < sealed:
-                self._replace(self._files.open_segment(layout, self.next_offset))
+                self._replace(self._open_segment(layout))
                 return True
             if base < sealed or (isinstance(self._source, TailReader) and self._source.base == base):
                 return False
@@ -159,6 +159,13 @@ class PartitionReader:
             except FileNotFoundError:  # sealed since the listing
                 continue
             return True
+
+    def _open_segment(self, layout: Layout) -> Segment:
+        try:
+            return self._files.open_segment(layout, self.next_offset)
+        except LogError:  # it may be gone since the listing: a new one tells that from damage
+            self._layout = self._files.layout()
+            return self._files.open_segment(self._layout, self.next_offset)
 
     def _known(self) -> Layout:
         """The layout, listed again only when no segment that was seen holds what comes next."""

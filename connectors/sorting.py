@@ -31,7 +31,7 @@ def sorted_order(keys: pa.BinaryArray) -> Ints:
     order = np.argsort(words)  # not stable, and a third of the time; rows that are equal so far are sorted again below
     tied = _tied(words[order])
     longest = int(np.diff(offsets).max())
-    while len(tied) and at < longest:
+    while len(tied) and at <= longest:
         # Rows that were equal so far lie side by side, run by run: sort each run by its next word, and at last by row.
         at += WORD
         rows, runs = order[tied[:, 0]], tied[:, 1]

@@ -1,7 +1,7 @@
 """The last stage: one writer per view, that merges deltas and decides when to commit.
 
 Any moment is a valid moment: a commit takes whatever deltas have come, and its cut says what that is. So pacing may
-follow the clock without touching what is written: at most one commit an interval, and never more than a tenth of the time.
+follow the clock without touching what is written (``flows.pacing``).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from connectors.table import Writer
 from flows.facts import Standing, facts_of
 from flows.fold import Delta
 from flows.merge import Place, ViewMerge
+from flows.pacing import Pacing
 from flows.projection import Projection
 from schemas.errors import DataError
 
@@ -24,14 +25,9 @@ SHAPE_SAMPLE = 10_000
 GRACE_S = 900.0
 """Seconds for which a superseded snapshot stays: whoever resolved its path may still be reading."""
 COLLECTION_S = 60.0
-COMMIT_SHARE = 10
-"""Committing takes at most one part in so many of the time."""
-GROUP_S = 1e-6
-"""What a changed group is taken to cost before there was a commit of enough of them to tell."""
-ENOUGH_GROUPS = 10_000
-HELD_GROUPS_MAX = 1 << 18
-"""Changed groups of a view with windows after which it commits whatever that takes: most are final then, and only a commit lets go
-of them. (Waiting saves nothing there. A view without windows holds its groups in any case, and saves what it does not commit twice.)"""
+FINAL_GROUPS_MAX = 1 << 17
+"""Final groups that a view holds; with more it commits, whatever that takes: only a commit lets go of them, and as each is written
+once, waiting would save nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +54,7 @@ class Committer:
         partials = writer.read("partials") if writer.manifest else None
         self.merge = ViewMerge(projection, standing.progress, partials)
         self._ended: set[Place] = set()
-        self._committed, self._group_s, self._pause_s = monotonic(), GROUP_S, 0.0
+        self._pacing = Pacing(pace.interval_s, monotonic())
         self._collection_due = monotonic() + COLLECTION_S
 
     def add(self, delta: Delta) -> None:
@@ -67,15 +63,14 @@ class Committer:
             self._ended.add((delta.category, delta.partition))
 
     def is_due(self) -> bool:
-        """Whether something has moved and the interval has passed, and enough time for what a commit of the groups changed by now
-        will take. A view that has ended is for ``finish``."""
+        """Whether something has moved, and it is time; the last commit of all need not be (``finish``)."""
         self._check_shape(self._has_ended)
-        if self._has_ended or not self.merge.moved:
+        if not self.merge.moved:
             return False
-        if self.projection.window and self.merge.changed_groups >= HELD_GROUPS_MAX:
+        changed = self.merge.changed_groups
+        if changed >= FINAL_GROUPS_MAX and self.merge.final_groups() >= FINAL_GROUPS_MAX:
             return True
-        takes = self.merge.changed_groups * self._group_s
-        return monotonic() - self._committed >= max(self._pace.interval_s, (COMMIT_SHARE - 1) * takes, self._pause_s)
+        return self._pacing.is_due(monotonic(), changed)
 
     def finish(self) -> None:
         """The last commit of a view, every partition of which has ended; what has not moved is not committed."""
@@ -90,14 +85,10 @@ class Committer:
         return len(self._ended) == len(self.merge.progress)
 
     def commit(self) -> Manifest:
-        began, groups = monotonic(), self.merge.changed_groups
+        began = monotonic()
         standing = replace(self._standing, progress=self.merge.progress)
         manifest = self.writer.commit(self.merge.changes(), facts_of(self.projection, standing))
-        self._committed = monotonic()
-        took = self._committed - began
-        self._pause_s = (COMMIT_SHARE - 1) * took
-        if groups >= ENOUGH_GROUPS:
-            self._group_s = took / groups
+        self._pacing.committed(began, monotonic())
         if monotonic() >= self._collection_due:
             self._collect()
         return manifest

@@ -54,7 +54,9 @@ def execute(job: Job, *, workers: int | None = None, process: int | None = None,
     """Run a job to its end, or until it is asked to stop. Raises the error of the part that failed first."""
     # The engine's web API binds every interface as soon as this variable is there, whatever its value.
     os.environ.pop(WEB_API, None)
-    gc.freeze()  # what is there by now stays: not worth looking through again and again
+    froze = not gc.get_freeze_count()
+    if froze:
+        gc.freeze()  # what is there by now stays: not worth looking through again and again
     try:
         cli_main(
             build(job),
@@ -67,7 +69,8 @@ def execute(job: Job, *, workers: int | None = None, process: int | None = None,
         if not (job.error is None and job.stop.is_set() and _is_lost(error, process)):
             raise _cause(job, error, process) from None
     finally:
-        gc.unfreeze()
+        if froze:
+            gc.unfreeze()
         job.close()
     if job.error is not None:
         raise job.error
@@ -179,5 +182,7 @@ class _View(StatefulSinkPartition[Any, None]):
         # The last commit waits until here: the workers that have nothing left to read are gone by then, and no core is lost to
         # them. Also called when another part has failed: nothing is committed then, only let go.
         if self._committer is not None:
-            self._job.attempt(self._committer.finish, None)
-            self._committer.close()
+            try:
+                self._job.attempt(self._committer.finish, None)
+            finally:
+                self._committer.close()

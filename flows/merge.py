@@ -34,6 +34,9 @@ BLOCK_GROUPS = 1 << 17
 """Groups whose rows are made together: few enough that what is needed in between stays small."""
 MAKERS = 2
 """Threads that make rows beside each other, where there are many."""
+FEW = 64
+"""One in so many groups is few: quicker to sort than to tick off among all."""
+_NONE = np.empty(0, np.int64)
 Place = tuple[str, int]
 """(category, partition)"""
 
@@ -111,8 +114,8 @@ class ViewMerge:
         changes = {
             "rows": Changes(_by_parts(touched, self._rows), None),
             "partials": self._partial_changes(touched, changed, final),
-            "late": Changes(pa.concat_tables([LATE.empty_table(), *self._late]), None),
-            "dead_letters": Changes(pa.concat_tables([DEAD_LETTERS.empty_table(), *self._dead]), None),
+            "late": Changes(pa.concat_tables([LATE.empty_table(), *self._late]).combine_chunks(), None),
+            "dead_letters": Changes(pa.concat_tables([DEAD_LETTERS.empty_table(), *self._dead]).combine_chunks(), None),
         }
         for place, ids in final.items():
             self._partials[place].drop(ids)
@@ -124,16 +127,20 @@ class ViewMerge:
         lowest = min(facts.watermark for facts in self.progress.values())
         return None if lowest == NO_WATERMARK else lowest - self.projection.allowed_lateness_us
 
+    def final_groups(self) -> int:
+        """Partials of final groups, which the next commit lets go of."""
+        return sum(len(ids) for ids in self._final().values())
+
     def _final(self) -> dict[Place, Ints]:
         """Ids of the groups that have become final, by place."""
         window, until = self.projection.window, self.final_until_us()
         if window is None or until is None:
-            return {place: np.empty(0, np.int64) for place in self._partials}
+            return dict.fromkeys(self._partials, _NONE)
         return {place: partials.before(until - window.size_us) for place, partials in self._partials.items()}
 
     def _changed_ids(self) -> dict[Place, Ints]:
         return {
-            place: _union(np.concatenate([np.empty(0, np.int64), *ids]), _NONE, len(self._partials[place]))
+            place: _union(np.concatenate([_NONE, *ids]), _NONE, len(self._partials[place]))
             for place, ids in self._changed.items()
         }
 
@@ -190,11 +197,10 @@ class ViewMerge:
         return pa.concat_tables(tables).combine_chunks().take(pa.array(order))
 
 
-_NONE = np.empty(0, np.int64)
-
-
 def _union(some: Ints, others: Ints, count: int) -> Ints:
     """The distinct ids among these, ascending, of ``count`` that there are."""
+    if FEW * (len(some) + len(others)) < count:
+        return np.unique(np.concatenate([some, others]))  # a small commit does not look through all groups
     there = np.zeros(count, np.bool_)
     there[some] = True
     there[others] = True

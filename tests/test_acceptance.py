@@ -329,7 +329,7 @@ def read_current(store: Path, read: Callable[[str], int], into: Readings) -> Non
 def test_readers_see_one_snapshot_whole_while_a_run_commits(
     by: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flows.committer.COMMIT_SHARE", 1)  # commit all the time
+    monkeypatch.setattr("flows.pacing.COMMIT_SHARE", 1)  # commit all the time
     log, store, over = str(tmp_path / "log"), tmp_path / "store", threading.Event()
     readings = {name: Readings() for name in READERS}
     append(log, events().slice(0, 1000))

@@ -108,11 +108,7 @@ def test_a_hole_is_a_gap_and_everything_before_it_is_handed_out(drawn, data):
     start = data.draw(st.integers(min(states), max(states)))
     stitcher, decoder, found = Stitcher("flights", 0, start, None, may_have_holes=False), Decoder(), []
     stitcher.add(batches)
-    # A batch in which reading starts is judged whole: what is missing of it is a gap, also before the start.
-    first = max(
-        (batch.base_offset for batch in batches if batch.base_offset <= start < batch.next_offset), default=start
-    )
-    holes = [o for o, state in states.items() if state == "missing" and o >= first]
+    holes = [o for o, state in states.items() if state == "missing" and o >= start]
     try:
         while (one := stitcher.take(decoder)) is not None:
             found.append(one)
@@ -120,11 +116,23 @@ def test_a_hole_is_a_gap_and_everything_before_it_is_handed_out(drawn, data):
         with pytest.raises(LogGap) as again:
             stitcher.take(decoder)
         assert str(again.value) == str(gap)
-        assert stitcher.position <= max(min(holes), start)
+        assert stitcher.position <= min(
+            o for o, state in states.items() if state == "missing" and o >= stitcher.position
+        )
     else:
-        assert not [o for o in holes if o >= start]
+        assert not holes
     handed = [o for one in found for o in one.records["offset"].to_pylist()]
     assert handed == [o for o, state in states.items() if state == "record" and start <= o < stitcher.position]
+
+
+def test_what_a_batch_lacks_before_the_start_is_no_gap():
+    batches = [decoded(10, 4, [12, 13]), packed(14, 2)]
+    whole = Stitcher("orders", 0, 12, None, may_have_holes=False)
+    assert [o for one in stitched(whole, batches, []) for o in one.records["offset"].to_pylist()] == [12, 13, 14, 15]
+    early = Stitcher("orders", 0, 11, None, may_have_holes=False)
+    early.add(batches)
+    with pytest.raises(LogGap, match="offsets 11 to 13 hold only 2 records"):
+        early.take(Decoder())
 
 
 def test_a_gap_says_where_and_how_much():

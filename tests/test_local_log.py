@@ -328,6 +328,20 @@ def test_a_missing_segment_is_a_gap_that_names_its_range(path: Path) -> None:
 
 
 @pytest.mark.usefixtures("small_tails")
+def test_what_goes_away_while_it_is_read_is_told_from_damage(path: Path) -> None:
+    one_partition(path, 8, 8, 8, 1)
+    with LocalLog(path) as log:
+        reader, other = log.reader(NAME, {0: 0}), log.reader(NAME, {0: 0})
+        assert reader.read()[0].next_offset == other.read()[0].next_offset == 8
+        files(path, "*.parquet")[1].unlink()
+        with pytest.raises(LogGap, match=f"{NAME}/0, offsets 8 to 15"):
+            reader.read()
+        shutil.rmtree(path / NAME)
+        with pytest.raises(LogChanged, match="gone"):
+            other.read()
+
+
+@pytest.mark.usefixtures("small_tails")
 def test_missing_newest_segments_are_a_gap_for_readers_and_writers(path: Path) -> None:
     one_partition(path, 8, 8, 8)
     files(path, "*.parquet")[-1].unlink()

@@ -32,7 +32,7 @@ def test_many_keys_with_one_beginning() -> None:
 
 
 def test_equal_keys_stay_in_their_order_in_short_runs_and_long() -> None:
-    for distinct in (3, 700):  # rows of a key: thousands, more than are sorted by insertion, and a few dozen
+    for distinct in (1, 3, 700):  # rows of a key: all, thousands (more than are sorted by insertion), and a few dozen
         numbers = np.random.default_rng(2).integers(0, distinct, 20_000)
         keys = encode([pa.array([f"{number:012}" for number in numbers])])
         assert sorted_order(keys).tolist() == np.argsort(numbers, kind="stable").tolist()

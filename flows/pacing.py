@@ -1,0 +1,33 @@
+"""When a view commits: at most once an interval, and in the long run committing takes at most a tenth of the time.
+
+What the last commit took says how long to wait for the next one, whatever has changed since: the cost of a commit does not simply grow
+with the changes (many changes of one keyed view touch the same chunks). Only before the first commit of a run there is nothing to go by; a
+replay would commit millions of groups after a second, and again soon. So that one waits for what it may take, but not for ever.
+
+Only time is at stake here: any moment is a valid moment, and no commit changes what a view is at its cut.
+"""
+
+from __future__ import annotations
+
+COMMIT_SHARE = 10
+"""Committing takes at most one part in so many of the time."""
+GROUP_S = 1e-6
+"""Seconds that a changed group is taken to cost in the first commit."""
+FIRST_COMMIT_S_MAX = 30.0
+
+
+class Pacing:
+    """``interval_s``: seconds between commits; ``now``: seconds by a clock that never goes back, as in all that follows."""
+
+    def __init__(self, interval_s: float, now: float) -> None:
+        self._interval_s, self._last = interval_s, now
+        self._pause_s: float | None = None  # None: nothing was committed yet
+
+    def is_due(self, now: float, changed_groups: int) -> bool:
+        pause = self._pause_s
+        if pause is None:
+            pause = min((COMMIT_SHARE - 1) * GROUP_S * changed_groups, FIRST_COMMIT_S_MAX)
+        return now - self._last >= max(self._interval_s, pause)
+
+    def committed(self, began: float, now: float) -> None:
+        self._last, self._pause_s = now, (COMMIT_SHARE - 1) * (now - began)
