@@ -7,7 +7,7 @@ delta may be sent late, joined with others or repeated without changing the end.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +19,8 @@ import pyarrow.compute as pc
 from connectors.log import Slice
 from flows import kernels
 from flows import verdicts as verdict
+from flows.event_table import EventRows
+from flows.finishing import truth
 from flows.grouping import distinct_rows, renumber
 from flows.partials import Partials
 from flows.progress import Progress
@@ -83,7 +85,8 @@ class PartitionFold:
     ) -> None:
         self.projection, self.category, self.partition = projection, category, partition
         self._judge = Judge(projection)
-        self._plain, self._computed = _split(projection.expressions())
+        self._plain, self._computed = _split(projection.expressions(), projection.reads)
+        self._event_rows = EventRows(projection, partition) if projection.select else None
         self.progress = resume.copy()
         self._partials = Partials(projection)
         if partials is not None:
@@ -98,27 +101,30 @@ class PartitionFold:
         """Fold a slice that begins at this fold's position. ``marks``: the watermark before every record."""
         assert part.first_offset == self.progress.next_offset, "slices follow each other"
         starts = self.projection.window.starts(decoded.event_time) if self.projection.window else None
-        verdicts, counts = self._judge.verdicts(decoded, starts, marks)
+        verdicts, counts = self._judge.verdicts(decoded, starts, marks, self._passes(decoded))
         if counts["late"]:
             self._keep_late(part, decoded, marks, np.flatnonzero(verdicts == verdict.LATE))
         if counts["dead_letters"]:
             self._keep_dead(part, decoded, np.flatnonzero(verdicts == verdict.DEAD_LETTER))
         if counts["folded"]:
             everything = counts["folded"] == len(verdicts)
-            self._fold_rows(decoded, None if everything else np.flatnonzero(verdicts == verdict.FOLDED), starts)
+            rows = None if everything else np.flatnonzero(verdicts == verdict.FOLDED)
+            if self._event_rows is not None:
+                self._event_rows.add(part, rows, self._evaluate(decoded, rows))
+            else:
+                self._fold_rows(decoded, rows, starts)
         self.progress.count(len(verdicts), counts)
         self._advance(part, hashes, watermark)
 
     def delta(self, *, end: bool = False) -> Delta:
         """Everything since the last delta; closed windows are then forgotten here (the view keeps them until final)."""
-        ids = np.flatnonzero(self._changed)
         delta = Delta(
             self.projection.title,
             self.category,
             self.partition,
             self._start,
             self.progress.copy(),
-            self._partials.get(ids),
+            self._event_rows.take() if self._event_rows else self._partials.get(np.flatnonzero(self._changed)),
             pa.Table.from_batches(self._late, LATE),
             pa.Table.from_batches(self._dead, DEAD_LETTERS),
             end,
@@ -135,6 +141,9 @@ class PartitionFold:
 
     @property
     def changed_groups(self) -> int:
+        """Or rows of an event table: what a delta would carry."""
+        if self._event_rows is not None:
+            return len(self._event_rows)
         return int(np.count_nonzero(self._changed))
 
     # -- folding
@@ -170,17 +179,30 @@ class PartitionFold:
             found[name] = array if name.startswith("key:") else plain(array)
         if self._computed:
             n = len(decoded.fate) if rows is None else len(rows)
-            frame = (
-                pl.DataFrame([pl.Series(name, plain(array)) for name, array in columns.items()])
-                if columns
-                else pl.DataFrame({"": np.zeros(n, np.int64)})
-            )
-            table = frame.select(**self._computed).to_arrow()
+            table = self._frame(columns, n).select(**self._computed).to_arrow()
             for name in self._computed:
                 array = table.column(name).combine_chunks()
                 array = pa.repeat(array[0], n) if len(array) == 1 != n else array
                 found[name] = array.cast(self.projection.types[name])
         return found
+
+    def _frame(self, columns: Mapping[str, pa.Array], n: int) -> pl.DataFrame:
+        """What expressions see: the columns that are read, and those derived from them."""
+        frame = (
+            pl.DataFrame([pl.Series(name, plain(array)) for name, array in columns.items()])
+            if columns
+            else pl.DataFrame({"": np.zeros(n, np.int64)})
+        )
+        for name, expression in self.projection.derive.items():
+            frame = frame.with_columns(expression.alias(name))
+        return frame
+
+    def _passes(self, decoded: Decoded) -> Mask:
+        """Which records the filter lets through; empty when there is none."""
+        if self.projection.where is None:
+            return np.empty(0, np.bool_)
+        columns = {name: self._column(decoded, name, None) for name in self.projection.reads}
+        return truth(self._frame(columns, len(decoded.fate)), self.projection.where)
 
     def _column(self, decoded: Decoded, name: str, rows: Ints | None) -> pa.Array:
         if name == "event_time":
@@ -259,11 +281,11 @@ def _contributes(value: pa.Array | None, where: pa.Array | None) -> Mask:
     return ok & chosen if len(ok) else chosen
 
 
-def _split(expressions: Mapping[str, pl.Expr]) -> tuple[dict[str, str], dict[str, pl.Expr]]:
-    """The expressions that are a column as it is, with its name, and those to be computed."""
+def _split(expressions: Mapping[str, pl.Expr], reads: Sequence[str]) -> tuple[dict[str, str], dict[str, pl.Expr]]:
+    """The expressions that are a column of the event as it is, with its name, and those to be computed."""
     direct: dict[str, str] = {}
     for name, expression in expressions.items():
         roots = expression.meta.root_names()
-        if len(roots) == 1 and expression.meta.eq(pl.col(roots[0])):
+        if len(roots) == 1 and roots[0] in reads and expression.meta.eq(pl.col(roots[0])):
             direct[name] = roots[0]
     return direct, {name: found.alias(name) for name, found in expressions.items() if name not in direct}

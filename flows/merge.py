@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 
 from connectors.changes import Changes
 from connectors.manifest import TableSpec
+from flows.finishing import row_changes
 from flows.fold import DEAD_LETTERS, LATE, Delta
 from flows.partials import GROUP, Partials, partial_fields
 from flows.progress import NO_WATERMARK, Progress
@@ -97,29 +98,39 @@ class ViewMerge:
         self.moved |= delta.progress.next_offset > delta.start
         self.progress[place] = delta.progress
         if delta.groups.num_rows:
-            self._changed[place].append(self._partials[place].put(delta.groups))
-            self.changed_groups += delta.groups.num_rows
+            self._take(place, delta.groups)
         self._late.append(delta.late)
         self._dead.append(delta.dead_letters)
+
+    def _take(self, place: Place, groups: pa.RecordBatch) -> None:
+        self._changed[place].append(self._partials[place].put(groups))
+        self.changed_groups += groups.num_rows
 
     def changes(self) -> dict[str, Changes]:
         """What has changed since the last call, for a commit at the present cut. Final groups are forgotten."""
         for (category, partition), facts in self.progress.items():
             facts.check_conservation(f"{self.projection.title}, {category}/{partition}")
+        changes = {
+            **self._tables(),
+            "late": Changes(pa.concat_tables([LATE.empty_table(), *self._late]).combine_chunks(), None),
+            "dead_letters": Changes(pa.concat_tables([DEAD_LETTERS.empty_table(), *self._dead]).combine_chunks(), None),
+        }
+        self._forget_changes()
+        return changes
+
+    def _tables(self) -> dict[str, Changes]:
+        """Changes of the rows and of the partials."""
         final, changed = self._final(), self._changed_ids()
         touched = Touched.of(
             list(self._partials.values()),
             [_union(changed[place], ids, len(self._partials[place])) for place, ids in final.items()],
         )
         changes = {
-            "rows": Changes(_by_parts(touched, self._rows), None),
+            "rows": row_changes(self.projection, _by_parts(touched, self._rows)),
             "partials": self._partial_changes(touched, changed, final),
-            "late": Changes(pa.concat_tables([LATE.empty_table(), *self._late]).combine_chunks(), None),
-            "dead_letters": Changes(pa.concat_tables([DEAD_LETTERS.empty_table(), *self._dead]).combine_chunks(), None),
         }
         for place, ids in final.items():
             self._partials[place].drop(ids)
-        self._forget_changes()
         return changes
 
     def final_until_us(self) -> int | None:
@@ -158,7 +169,7 @@ class ViewMerge:
         key_types = [*([TIMESTAMP] if projection.window else []), *projection.key_types]
         keys = decode(touched.groups, key_types) if key_types else []
         values = [acc.finish(state) for acc, state in zip(projection.accumulators, merged, strict=True)]
-        return pa.Table.from_arrays(self._with_window(keys, values), schema=projection.schema)
+        return pa.Table.from_arrays(self._with_window(keys, values), schema=projection.folded_schema)
 
     def _with_window(self, keys: list[pa.Array], values: list[pa.Array]) -> list[pa.Array]:
         window = self.projection.window
