@@ -69,7 +69,10 @@ def rows_of(store: Path, manifest: Manifest, projection: Projection) -> dict[Any
     for row in plain(read_table(store, manifest, "rows")):
         start, end = row.pop("window_start", None), row.pop("window_end", None)
         assert projection.window is None or end == start + projection.window.size_us
-        key = (start, *(reference.identity(row.pop(name)) for name in projection.key))
+        if projection.select:
+            key = (row.pop("partition"), row.pop("offset"))
+        else:
+            key = (start, *(reference.identity(row.pop(name)) for name in projection.key))
         found[key] = {name: exactly(value) for name, value in row.items()}
     return found
 

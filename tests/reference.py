@@ -37,11 +37,18 @@ class Spec:
     columns: dict[str, tuple[str, Callable[[dict[str, Any]], Any], Callable[[dict[str, Any]], bool]]]
     size_us: int | None
     lateness_us: int = 0
+    where: Callable[[dict[str, Any]], Any] = lambda event: True
+    select: dict[str, Callable[[dict[str, Any]], Any]] | None = None
+    """An event table: what is in a row, by name."""
+    finish: dict[str, Callable[[dict[str, Any]], Any]] = field(default_factory=dict)
+    having: Callable[[dict[str, Any]], Any] = lambda row: True
 
 
 @dataclass
 class Outcome:
     rows: dict[tuple[Any, ...], dict[str, Any]] = field(default_factory=dict)
+    left_out: list[dict[str, Any]] = field(default_factory=list)
+    """Rows that the condition on rows leaves out."""
     late: dict[tuple[int, int], tuple[int, int, int]] = field(default_factory=dict)
     """(partition, offset) -> (window start, event time, watermark before it)"""
     dead: set[tuple[int, int]] = field(default_factory=set)
@@ -52,7 +59,8 @@ class Outcome:
     @property
     def fits(self) -> bool:
         """Whether every whole number fits 64 bits. Where one does not there is no such table."""
-        return all(value in INT64 for row in self.rows.values() for value in row.values() if type(value) is int)
+        rows = [*self.rows.values(), *self.left_out]
+        return all(value in INT64 for row in rows for value in row.values() if type(value) is int)
 
 
 def total_order(x: float) -> int:
@@ -78,7 +86,11 @@ def fold(partitions: list[list[Record]], spec: Spec) -> Outcome:
             fate, event = decode(value, timestamp, spec)
             if event is not None:
                 watermark = event["event_time"] if watermark is None else max(watermark, event["event_time"])
-            if fate == "folded" and event is not None:
+            if fate == "folded" and event is not None and spec.where(event) is not True:
+                fate = "filtered"
+            if fate == "folded" and event is not None and spec.select is not None:
+                outcome.rows[(number, offset)] = {name: value_of(event) for name, value_of in spec.select.items()}
+            elif fate == "folded" and event is not None:
                 start = None if spec.size_us is None else event["event_time"] // spec.size_us * spec.size_us
                 if start is not None and before is not None and before >= start + spec.size_us + spec.lateness_us:
                     fate = "late"
@@ -93,7 +105,13 @@ def fold(partitions: list[list[Record]], spec: Spec) -> Outcome:
         outcome.counts.append(counts)
         outcome.watermarks.append(watermark)
     for group in {group for groups in partials for group in groups}:
-        outcome.rows[group] = row_of(group, [groups.get(group, []) for groups in partials], spec)
+        row = row_of(group, [groups.get(group, []) for groups in partials], spec)
+        for name, value_of in spec.finish.items():
+            row[name] = value_of(row)
+        if spec.having(row) is not True:
+            outcome.left_out.append(row)
+            continue
+        outcome.rows[group] = {name: value for name, value in row.items() if not name.startswith("_")}
         if spec.size_us is not None:
             end = group[0] + spec.size_us + spec.lateness_us
             outcome.rows[group]["is_final"] = all(w is not None and w >= end for w in outcome.watermarks)
