@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +18,7 @@ import pyarrow.compute as pc
 
 from connectors.changes import Changes
 from connectors.manifest import TableSpec
+from flows.accumulators import State
 from flows.finishing import row_changes
 from flows.fold import DEAD_LETTERS, LATE, Delta
 from flows.partials import GROUP, Partials, partial_fields
@@ -136,7 +136,7 @@ class ViewMerge:
     def final_until_us(self) -> int | None:
         """Windows that end at or before this instant (microseconds) are final; None: no window is."""
         lowest = min(facts.watermark for facts in self.progress.values())
-        return None if lowest == NO_WATERMARK else lowest - self.projection.allowed_lateness_us
+        return None if lowest == NO_WATERMARK else lowest - self.projection.held_us
 
     def final_groups(self) -> int:
         """Partials of final groups, which the next commit lets go of."""
@@ -144,10 +144,10 @@ class ViewMerge:
 
     def _final(self) -> dict[Place, Ints]:
         """Ids of the groups that have become final, by place."""
-        window, until = self.projection.window, self.final_until_us()
-        if window is None or until is None:
+        until = self.final_until_us()
+        if self.projection.window is None or until is None:
             return dict.fromkeys(self._partials, _NONE)
-        return {place: partials.before(until - window.size_us) for place, partials in self._partials.items()}
+        return {place: partials.ended(until) for place, partials in self._partials.items()}
 
     def _changed_ids(self) -> dict[Place, Ints]:
         return {
@@ -156,30 +156,34 @@ class ViewMerge:
         }
 
     def _rows(self, touched: Touched) -> pa.Table:
-        projection = self.projection
-        merged: list[dict[str, npt.NDArray[Any]]] | None = None
+        merged: list[State] | None = None
         for partials, ids in zip(self._partials.values(), touched.ids, strict=True):
             states = partials.rows(ids)
             if merged is None:
                 merged = states
                 continue
-            for acc, into, other in zip(projection.accumulators, merged, states, strict=True):
+            for acc, into, other in zip(self.projection.accumulators, merged, states, strict=True):
                 acc.merge(into, other)
         assert merged is not None
-        key_types = [*([TIMESTAMP] if projection.window else []), *projection.key_types]
-        keys = decode(touched.groups, key_types) if key_types else []
-        values = [acc.finish(state) for acc, state in zip(projection.accumulators, merged, strict=True)]
-        return pa.Table.from_arrays(self._with_window(keys, values), schema=projection.folded_schema)
+        return self._table(touched.groups, merged)
 
-    def _with_window(self, keys: list[pa.Array], values: list[pa.Array]) -> list[pa.Array]:
+    def _table(self, groups: pa.BinaryArray, merged: list[State], ends: Ints | None = None) -> pa.Table:
+        """The rows of groups with these states. ``ends``: of their windows, where they do not follow from the starts."""
+        projection = self.projection
+        key_types = [*([TIMESTAMP] if projection.window else []), *projection.key_types]
+        keys = decode(groups, key_types) if key_types else []
+        values = [acc.finish(state) for acc, state in zip(projection.accumulators, merged, strict=True)]
+        return pa.Table.from_arrays(self._with_window(keys, values, ends), schema=projection.folded_schema)
+
+    def _with_window(self, keys: list[pa.Array], values: list[pa.Array], ends: Ints | None) -> list[pa.Array]:
         window = self.projection.window
         if window is None:
             return [*keys, *values]
-        starts = np.asarray(keys[0].cast(pa.int64()))
+        if ends is None:
+            ends = window.ends(np.asarray(keys[0].cast(pa.int64())))
         until = self.final_until_us()
-        is_final = np.zeros(len(starts), np.bool_) if until is None else starts + window.size_us <= until
-        ends = pa.array(starts + window.size_us).cast(TIMESTAMP)
-        return [keys[0], ends, *keys[1:], *values, pa.array(is_final)]
+        is_final = np.zeros(len(ends), np.bool_) if until is None else ends <= until
+        return [keys[0], pa.array(ends).cast(TIMESTAMP), *keys[1:], *values, pa.array(is_final)]
 
     def _partial_changes(self, touched: Touched, changed: Mapping[Place, Ints], final: Mapping[Place, Ints]) -> Changes:
         """Partials to store, in order of (group, category, partition), and keys of those to remove."""

@@ -42,7 +42,7 @@ class Partials:
 
     def _clear(self) -> None:
         self.table = GroupTable()
-        self.window_start = np.empty(0, np.int64)
+        self.window_start, self.window_end = np.empty(0, np.int64), np.empty(0, np.int64)
         self.states: list[State] = [
             {field: np.empty(0, kind) for field, kind in acc.fields.items()} for acc in self.projection.accumulators
         ]
@@ -59,7 +59,7 @@ class Partials:
             if self.projection.window:
                 fresh = np.arange(known, len(self.table))
                 (starts,) = decode_prefix(self.table.keys(fresh))
-                self.window_start[fresh] = starts
+                self.window_start[fresh], self.window_end[fresh] = starts, self.projection.window.ends(starts)
         return ids
 
     def _make_room(self) -> None:
@@ -67,7 +67,7 @@ class Partials:
         if len(self.table) <= size:
             return
         larger = max(1024, 2 * len(self.table))
-        self.window_start = _extended(self.window_start, larger)
+        self.window_start, self.window_end = (_extended(a, larger) for a in (self.window_start, self.window_end))
         self.states = [{field: _extended(a, larger) for field, a in state.items()} for state in self.states]
 
     def put(self, batch: pa.RecordBatch) -> Ints:
@@ -91,9 +91,9 @@ class Partials:
         """Copies of the states of groups; where an id is -1 the partial is absent: ``n == 0``, and nothing to add."""
         return [{field: _picked(array, ids) for field, array in state.items()} for state in self.states]
 
-    def before(self, window_start: int) -> Ints:
-        """Ids of the groups whose window starts at or before ``window_start``."""
-        return np.flatnonzero(self.window_start[: len(self.table)] <= window_start)
+    def ended(self, until: int) -> Ints:
+        """Ids of the groups whose window ends at or before ``until``."""
+        return np.flatnonzero(self.window_end[: len(self.table)] <= until)
 
     def drop(self, ids: Ints) -> None:
         """Forget groups. Ids change."""
@@ -104,7 +104,7 @@ class Partials:
             return
         keep = without(np.arange(len(self.table)), ids, len(self.table))
         self.table = self.table.keep(keep)
-        self.window_start = self.window_start[keep]
+        self.window_start, self.window_end = self.window_start[keep], self.window_end[keep]
         self.states = [{field: array[keep] for field, array in state.items()} for state in self.states]
 
 

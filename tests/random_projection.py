@@ -18,9 +18,10 @@ from typing import Any
 import polars as pl
 from hypothesis import strategies as st
 from memory_log import CONTROL, RECORD, REMOVED, Entry
+from random_windows import US, WINDOWS
 from reference import Instant, Spec
 
-from flows import Projection, agg, tumbling
+from flows import Projection, agg
 from flows.agg import Input
 from schemas import Category, Event
 
@@ -119,8 +120,6 @@ KINDS = {
     "count": agg.count, "sum": agg.sum, "mean": agg.mean, "min": agg.min, "max": agg.max, "first": agg.first,
     "last": agg.last,
 }  # fmt: skip
-US = {"us": 1, "ms": 1000, "s": 1_000_000}
-WINDOWS = [1 * US["ms"], 7 * US["s"], 10 * US["s"], 60 * US["s"], 86_400 * US["s"]]
 LATENESS = [0, 0, 1 * US["us"], 5 * US["s"], 30 * US["s"]]
 
 
@@ -180,9 +179,9 @@ def pairs(draw: st.DrawFn, name: str = "drawn", *, sums: bool = False) -> Pair:
     usual = [("Measured",), ("Measured", "Moved"), ("Measured", "Moved")]
     types = draw(st.sampled_from(usual if sums else [*TERMS, *usual]))
     terms = TERMS[types]
-    size_us = draw(st.none() | st.sampled_from(WINDOWS))
-    lateness_us = draw(st.sampled_from(LATENESS)) if size_us else 0
-    least = 0 if size_us else 1  # a view has a window or a key
+    windowed = draw(st.none() | st.sampled_from(WINDOWS))
+    lateness_us = draw(st.sampled_from(LATENESS)) if windowed else 0
+    least = 0 if windowed else 1  # a view has a window or a key
     key = draw(st.lists(st.sampled_from(terms), min_size=least, max_size=2))
     drawn = draw(st.lists(columns(terms), min_size=1, max_size=5))
     drawn += [Column("sum", field("number", "int"), None)] * sums
@@ -193,7 +192,7 @@ def pairs(draw: st.DrawFn, name: str = "drawn", *, sums: bool = False) -> Pair:
         category=things,
         events=[EVENTS[event] for event in types],
         key={f"k{number}": term.said for number, term in enumerate(key)},
-        window=tumbling(dt.timedelta(microseconds=size_us)) if size_us else None,
+        window=windowed.window if windowed else None,
         allowed_lateness=dt.timedelta(microseconds=lateness_us),
         columns={name: column.said() for name, column in named.items()},
     )
@@ -202,8 +201,8 @@ def pairs(draw: st.DrawFn, name: str = "drawn", *, sums: bool = False) -> Pair:
         reads=tuple(sorted({name for term in used for name in term.reads})),
         key=lambda event: tuple(term.value(event) for term in key),
         columns={name: column.plain() for name, column in named.items()},
-        size_us=size_us,
         lateness_us=lateness_us,
+        **(windowed.spec if windowed else {"size_us": None}),
     )
     return Pair(projection, spec)
 
