@@ -8,7 +8,7 @@ delta may be sent late, joined with others or repeated without changing the end.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -23,11 +23,12 @@ from flows.event_table import EventRows
 from flows.finishing import truth
 from flows.grouping import distinct_rows, renumber
 from flows.hops import Hops
-from flows.partials import Partials
+from flows.partials import NO_GROUPS, Partials
 from flows.progress import Progress
 from flows.projection import Projection
+from flows.sessions import Sessions
 from flows.verdicts import Judge, Verdicts
-from flows.windows import Hopping
+from flows.windows import Hopping, Session
 from schemas.canonical import encode
 from schemas.decode import SUBJECT, Decoded
 from schemas.dictionary import plain
@@ -77,6 +78,8 @@ class Delta:
     late: pa.Table
     dead_letters: pa.Table
     end: bool = False
+    gone: pa.BinaryArray = field(default_factory=lambda: NO_GROUPS)
+    """Groups that are no more, to be removed before the others are put: sessions that moved or became one with others."""
 
 
 class PartitionFold:
@@ -90,7 +93,7 @@ class PartitionFold:
         self._plain, self._computed = _split(projection.expressions(), projection.reads)
         self._event_rows = EventRows(projection, partition) if projection.select else None
         self.progress = resume.copy()
-        self._partials = Partials(projection)
+        self._partials = Sessions(projection) if isinstance(projection.window, Session) else Partials(projection)
         if partials is not None:
             self._partials.put(partials)
             self._drop_closed()
@@ -123,16 +126,22 @@ class PartitionFold:
 
     def delta(self, *, end: bool = False) -> Delta:
         """Everything since the last delta; closed windows are then forgotten here (the view keeps them until final)."""
+        groups, gone = (
+            (self._event_rows.take(), NO_GROUPS)
+            if self._event_rows
+            else self._partials.told(np.flatnonzero(self._changed))
+        )
         delta = Delta(
             self.projection.title,
             self.category,
             self.partition,
             self._start,
             self.progress.copy(),
-            self._event_rows.take() if self._event_rows else self._partials.get(np.flatnonzero(self._changed)),
+            groups,
             pa.Table.from_batches(self._late, LATE),
             pa.Table.from_batches(self._dead, DEAD_LETTERS),
             end,
+            gone,
         )
         self._start = self.progress.next_offset
         self._late, self._dead = [], []
@@ -180,8 +189,11 @@ class PartitionFold:
         self, keys: list[pa.Array], time: Ints, rows: Ints | None, starts: Ints | None, hops: Hops | None
     ) -> Iterator[tuple[Ints, Ints | None]]:
         """Groups, and the positions of what is to be folded into them (None: all): portions that follow each other."""
+        if isinstance(self._partials, Sessions):
+            yield from self._partials.portions(keys, time)
+            return
         if hops is not None:
-            yield from hops.groups(rows, keys, lambda columns: self._partials.intern(encode(columns)))
+            yield from hops.groups(rows, keys, lambda columns: self._intern(encode(columns)))
             return
         if starts is not None:
             keys = [pa.array(starts if rows is None else starts[rows]).cast(TIMESTAMP), *keys]
@@ -190,11 +202,15 @@ class PartitionFold:
     def _group_ids(self, keys: list[pa.Array], n: int) -> Ints:
         """The group of each row. Only the distinct keys of the slice are encoded and looked up."""
         if not keys:
-            return np.zeros(n, np.int64) + self._partials.intern(pa.array([b""], pa.binary()))
+            return np.zeros(n, np.int64) + self._intern(pa.array([b""], pa.binary()))
         ids, firsts = distinct_rows(keys)
         rows = pa.array(firsts)
-        renumber(ids, self._partials.intern(encode([plain(key.take(rows)) for key in keys])))
+        renumber(ids, self._intern(encode([plain(key.take(rows)) for key in keys])))
         return ids
+
+    def _intern(self, groups: pa.BinaryArray) -> Ints:
+        assert isinstance(self._partials, Partials)
+        return self._partials.intern(groups)
 
     def _evaluate(self, decoded: Decoded, rows: Ints | None) -> dict[str, pa.Array]:
         """All expressions at ``rows``, in their canonical types. Plain columns never leave Arrow."""

@@ -8,8 +8,9 @@ has passed its window's end by the allowed lateness.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -123,10 +124,10 @@ class ViewMerge:
         final, changed = self._final(), self._changed_ids()
         touched = Touched.of(
             list(self._partials.values()),
-            [_union(changed[place], ids, len(self._partials[place])) for place, ids in final.items()],
+            [union(changed[place], ids, len(self._partials[place])) for place, ids in final.items()],
         )
         changes = {
-            "rows": row_changes(self.projection, _by_parts(touched, self._rows)),
+            "rows": row_changes(self.projection, by_parts(touched, self._rows)),
             "partials": self._partial_changes(touched, changed, final),
         }
         for place, ids in final.items():
@@ -151,7 +152,7 @@ class ViewMerge:
 
     def _changed_ids(self) -> dict[Place, Ints]:
         return {
-            place: _union(np.concatenate([_NONE, *ids]), _NONE, len(self._partials[place]))
+            place: union(np.concatenate([_NONE, *ids]), _NONE, len(self._partials[place]))
             for place, ids in self._changed.items()
         }
 
@@ -194,8 +195,8 @@ class ViewMerge:
             stored[place][gone] = False
             if len(gone):
                 keys = self._partials[place].table.keys(gone)
-                deletes.append(encode([keys, *_place_columns(*place, len(gone))]))
-        upserts = _by_parts(touched, lambda part: self._stored(part, stored))
+                deletes.append(encode([keys, *place_columns(*place, len(gone))]))
+        upserts = by_parts(touched, lambda part: self._stored(part, stored))
         return Changes(upserts, pa.concat_arrays(deletes) if deletes else None)
 
     def _stored(self, touched: Touched, stored: Mapping[Place, Mask]) -> pa.Table:
@@ -205,14 +206,14 @@ class ViewMerge:
         for ids, (place, partials) in zip(touched.ids, self._partials.items(), strict=True):
             here = np.flatnonzero(stored[place][ids])
             batch = partials.get(ids[here])
-            columns = [batch.column(0), *_place_columns(*place, len(batch)), *batch.columns[1:]]
+            columns = [batch.column(0), *place_columns(*place, len(batch)), *batch.columns[1:]]
             tables.append(pa.Table.from_arrays(columns, schema=schema))
             numbers.append(here)
         order = np.argsort(np.concatenate(numbers), kind="stable")  # by group, and then by place
         return pa.concat_tables(tables).combine_chunks().take(pa.array(order))
 
 
-def _union(some: Ints, others: Ints, count: int) -> Ints:
+def union(some: Ints, others: Ints, count: int) -> Ints:
     """The distinct ids among these, ascending, of ``count`` that there are."""
     if FEW * (len(some) + len(others)) < count:
         return np.unique(np.concatenate([some, others]))  # a small commit does not look through all groups
@@ -222,7 +223,16 @@ def _union(some: Ints, others: Ints, count: int) -> Ints:
     return np.flatnonzero(there)
 
 
-def _by_parts(touched: Touched, make: Callable[[Touched], pa.Table]) -> pa.Table:
+class Parted(Protocol):
+    """What a commit must look at, and can look at part by part."""
+
+    def parts(self, count: int) -> Iterator[Self]: ...
+
+
+Whole = TypeVar("Whole", bound=Parted)
+
+
+def by_parts(touched: Whole, make: Callable[[Whole], pa.Table]) -> pa.Table:
     """What is made of all parts, one after the other."""
     parts = list(touched.parts(BLOCK_GROUPS))
     if len(parts) == 1:
@@ -231,5 +241,5 @@ def _by_parts(touched: Touched, make: Callable[[Touched], pa.Table]) -> pa.Table
         return pa.concat_tables(list(pool.map(make, parts)))
 
 
-def _place_columns(category: str, partition: int, n: int) -> list[pa.Array]:
+def place_columns(category: str, partition: int, n: int) -> list[pa.Array]:
     return [pa.repeat(pa.scalar(category, pa.string()), n), pa.array(np.full(n, partition, np.int32))]

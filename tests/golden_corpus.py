@@ -34,7 +34,8 @@ from connectors.table import Writer, open_writer
 from flows import Projection, agg, calendar, hopping, session, tumbling
 from flows.facts import cut_of
 from flows.fold import PartitionFold
-from flows.merge import Place, ViewMerge, split_partials, table_specs
+from flows.merge import Place, split_partials, table_specs
+from flows.merging import merge_of
 from flows.pipeline import PartitionPipeline
 from flows.progress import Progress
 from schemas import RECORD_KEY, RECORD_TIME, Category, Event, constant, plain
@@ -237,7 +238,7 @@ PROJECTIONS = {
         events=[Weighed],
         key=["place"],
         window=session(dt.timedelta(seconds=10)),
-        allowed_lateness=dt.timedelta(seconds=5),
+        allowed_lateness=dt.timedelta(seconds=30),
         columns={
             "n": agg.count(),
             "total_size": agg.sum("size"),
@@ -294,7 +295,7 @@ def _fold_and_commit(
     projection: Projection, writer: Writer, progress: dict[Place, Progress], pieces: Sequence[Slice]
 ) -> dict[Place, Progress]:
     stored = writer.read("partials")
-    merge, found = ViewMerge(projection, progress, stored), split_partials(projection, stored)
+    merge, found = merge_of(projection, progress, stored), split_partials(projection, stored)
     for piece in pieces:
         place = (piece.category, piece.partition)
         pipeline = PartitionPipeline(scales, [PartitionFold(projection, *place, progress[place], found.get(place))])

@@ -113,4 +113,5 @@ WINDOWS = [
     local("day", "Pacific/Kiritimati"),
     local("week", "Europe/Amsterdam"),
     local("month", "America/New_York"),
+    *map(sessions, [1, 1000 * US["ms"], 3 * US["s"], 10 * US["s"], 10 * US["s"] + 1, 60 * US["s"]]),
 ]

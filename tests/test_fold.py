@@ -23,7 +23,8 @@ from hypothesis import strategies as st
 from connectors.log import RECORDS, Slice
 from flows import Projection, agg, tumbling
 from flows.fold import PartitionFold
-from flows.merge import ViewMerge, split_partials, table_specs
+from flows.merge import split_partials, table_specs
+from flows.merging import merge_of
 from flows.pipeline import PartitionPipeline
 from flows.progress import Progress
 from schemas import Category, Event
@@ -197,7 +198,7 @@ class View:
         self.projection = projection
         self.progress = {("things", p): Progress(0) for p in range(partitions)}
         self.tables: dict[str, dict[bytes, dict[str, Any]]] = {spec.name: {} for spec in table_specs(projection)}
-        self.merge = ViewMerge(projection, self.progress, None)
+        self.merge = merge_of(projection, self.progress, None)
 
     def commit(self) -> None:
         specs = {spec.name: spec for spec in table_specs(self.projection)}
@@ -215,7 +216,7 @@ class View:
 
     def reopen(self) -> None:
         """A crash: whatever was not committed is gone."""
-        self.merge = ViewMerge(self.projection, self.progress, self.partials())
+        self.merge = merge_of(self.projection, self.progress, self.partials())
 
     def folds(self, partition: int) -> PartitionFold:
         place = ("things", partition)
