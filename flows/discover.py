@@ -15,6 +15,7 @@ from flows.projection import Projection
 from schemas.errors import UsageError
 
 ENGINE_ROOM = frozenset(
+    "calendars hops session_merge sessions "
     "accumulators agg cli cli_archive cli_options cli_proof cluster committer demo derived discover "
     "display engine evaluation event_table expressions facts finishing flights_facts flights_feed fold "
     "grouping groups job kernels merge merging pacing partials pipeline progress projection query "

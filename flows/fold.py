@@ -7,8 +7,8 @@ delta may be sent late, joined with others or repeated without changing the end.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -22,10 +22,13 @@ from flows import verdicts as verdict
 from flows.evaluation import compute, truth
 from flows.event_table import EventRows
 from flows.grouping import distinct_rows, renumber
-from flows.partials import Partials
+from flows.hops import Hops
+from flows.partials import NO_GROUPS, Partials
 from flows.progress import Progress
 from flows.projection import Projection
-from flows.verdicts import Judge
+from flows.sessions import Sessions
+from flows.verdicts import Judge, Verdicts
+from flows.windows import Hopping, Session
 from schemas.canonical import encode
 from schemas.decode import SUBJECT, Decoded
 from schemas.dictionary import plain
@@ -75,6 +78,8 @@ class Delta:
     late: pa.Table
     dead_letters: pa.Table
     end: bool = False
+    gone: pa.BinaryArray = field(default_factory=lambda: NO_GROUPS)
+    """Groups that are no more, to be removed before the others are put: sessions that moved or became one with others."""
 
 
 class PartitionFold:
@@ -88,7 +93,7 @@ class PartitionFold:
         self._plain, self._computed = _split(projection.expressions(), projection.reads)
         self._event_rows = EventRows(projection, partition) if projection.select else None
         self.progress = resume.copy()
-        self._partials = Partials(projection)
+        self._partials = Sessions(projection) if isinstance(projection.window, Session) else Partials(projection)
         if partials is not None:
             self._partials.put(partials)
             self._drop_closed()
@@ -100,10 +105,13 @@ class PartitionFold:
     def fold(self, part: Slice, decoded: Decoded, hashes: npt.NDArray[np.uint64], marks: Ints, watermark: int) -> None:
         """Fold a slice that begins at this fold's position. ``marks``: the watermark before every record."""
         assert part.first_offset == self.progress.next_offset, "slices follow each other"
-        starts = self.projection.window.starts(decoded.event_time) if self.projection.window else None
-        verdicts, counts = self._judge.verdicts(decoded, starts, marks, self._passes(decoded))
-        if counts["late"]:
-            self._keep_late(part, decoded, marks, np.flatnonzero(verdicts == verdict.LATE))
+        window = self.projection.window
+        starts = window.starts(decoded.event_time) if window else None
+        ends = window.ends(starts) if window and starts is not None else None
+        verdicts, counts = self._judge.verdicts(decoded, ends, marks, self._passes(decoded))
+        hops = self._hops(decoded, starts, marks)
+        if counts["late"] or (hops and hops.some_are_lost):
+            self._keep_late(part, decoded, marks, verdicts, starts, hops)
         if counts["dead_letters"]:
             self._keep_dead(part, decoded, np.flatnonzero(verdicts == verdict.DEAD_LETTER))
         if counts["folded"]:
@@ -112,22 +120,28 @@ class PartitionFold:
             if self._event_rows is not None:
                 self._event_rows.add(part, rows, self._evaluate(decoded, rows))
             else:
-                self._fold_rows(decoded, rows, starts)
+                self._fold_rows(decoded, rows, starts, hops)
         self.progress.count(len(verdicts), counts)
         self._advance(part, hashes, watermark)
 
     def delta(self, *, end: bool = False) -> Delta:
         """Everything since the last delta; closed windows are then forgotten here (the view keeps them until final)."""
+        groups, gone = (
+            (self._event_rows.take(), NO_GROUPS)
+            if self._event_rows
+            else self._partials.told(np.flatnonzero(self._changed))
+        )
         delta = Delta(
             self.projection.title,
             self.category,
             self.partition,
             self._start,
             self.progress.copy(),
-            self._event_rows.take() if self._event_rows else self._partials.get(np.flatnonzero(self._changed)),
+            groups,
             pa.Table.from_batches(self._late, LATE),
             pa.Table.from_batches(self._dead, DEAD_LETTERS),
             end,
+            gone,
         )
         self._start = self.progress.next_offset
         self._late, self._dead = [], []
@@ -148,27 +162,55 @@ class PartitionFold:
 
     # -- folding
 
-    def _fold_rows(self, decoded: Decoded, rows: Ints | None, starts: Ints | None) -> None:
+    def _hops(self, decoded: Decoded, starts: Ints | None, marks: Ints) -> Hops | None:
+        window = self.projection.window
+        if starts is None or not isinstance(window, Hopping):
+            return None
+        return Hops(window, decoded.event_time, starts, marks, self.projection.allowed_lateness_us)
+
+    def _fold_rows(self, decoded: Decoded, rows: Ints | None, starts: Ints | None, hops: Hops | None) -> None:
         """Fold these rows (None: all)."""
         values = self._evaluate(decoded, rows)
         time = decoded.event_time if rows is None else decoded.event_time[rows]
         keys = [values[f"key:{name}"] for name in self.projection.key]
+        inputs = [values.get(f"input:{acc.name}") for acc in self.projection.accumulators]
+        counts = [
+            _contributes(value, values.get(f"where:{acc.name}"))
+            for acc, value in zip(self.projection.accumulators, inputs, strict=True)
+        ]
+        for ids, some in self._placed(keys, time, rows, starts, hops):
+            when = time if some is None else time[some]
+            accumulators = zip(self.projection.accumulators, self._partials.states, inputs, counts, strict=True)
+            for acc, state, value, ok in accumulators:
+                acc.update(state, ids, _at(ok, some), _picked(value, some), when)
+            self._mark_changed(ids)
+
+    def _placed(
+        self, keys: list[pa.Array], time: Ints, rows: Ints | None, starts: Ints | None, hops: Hops | None
+    ) -> Iterator[tuple[Ints, Ints | None]]:
+        """Groups, and the positions of what is to be folded into them (None: all): portions that follow each other."""
+        if isinstance(self._partials, Sessions):
+            yield from self._partials.portions(keys, time)
+            return
+        if hops is not None:
+            yield from hops.groups(rows, keys, lambda columns: self._intern(encode(columns)))
+            return
         if starts is not None:
             keys = [pa.array(starts if rows is None else starts[rows]).cast(TIMESTAMP), *keys]
-        ids = self._group_ids(keys, len(time))
-        for acc, state in zip(self.projection.accumulators, self._partials.states, strict=True):
-            value = values.get(f"input:{acc.name}")
-            acc.update(state, ids, _contributes(value, values.get(f"where:{acc.name}")), value, time)
-        self._mark_changed(ids)
+        yield self._group_ids(keys, len(time)), None
 
     def _group_ids(self, keys: list[pa.Array], n: int) -> Ints:
         """The group of each row. Only the distinct keys of the slice are encoded and looked up."""
         if not keys:
-            return np.zeros(n, np.int64) + self._partials.intern(pa.array([b""], pa.binary()))
+            return np.zeros(n, np.int64) + self._intern(pa.array([b""], pa.binary()))
         ids, firsts = distinct_rows(keys)
         rows = pa.array(firsts)
-        renumber(ids, self._partials.intern(encode([plain(key.take(rows)) for key in keys])))
+        renumber(ids, self._intern(encode([plain(key.take(rows)) for key in keys])))
         return ids
+
+    def _intern(self, groups: pa.BinaryArray) -> Ints:
+        assert isinstance(self._partials, Partials)
+        return self._partials.intern(groups)
 
     def _evaluate(self, decoded: Decoded, rows: Ints | None) -> dict[str, pa.Array]:
         """All expressions at ``rows``, in their canonical types. Plain columns never leave Arrow."""
@@ -217,19 +259,24 @@ class PartitionFold:
         kernels.mark(ids, self._changed)
 
     def _drop_closed(self) -> None:
-        window = self.projection.window
-        if window is None or not len(self._partials):
+        if self.projection.window is None or not len(self._partials):
             return
-        closed = self._partials.before(self.progress.watermark - window.size_us - self.projection.allowed_lateness_us)
+        closed = self._partials.ended(self.progress.watermark - self.projection.held_us)
         if 2 * len(closed) > len(self._partials):  # dropping costs a copy: let them be until it pays
             self._partials.drop(closed)
 
     # -- what is kept of the records, and the books
 
-    def _keep_late(self, part: Slice, decoded: Decoded, marks: Ints, rows: Ints) -> None:
-        assert self.projection.window is not None
-        starts = self.projection.window.starts(decoded.event_time[rows])
-        times = [starts, decoded.event_time[rows], marks[rows]]
+    def _keep_late(
+        self, part: Slice, decoded: Decoded, marks: Ints, verdicts: Verdicts, starts: Ints | None, hops: Hops | None
+    ) -> None:
+        assert starts is not None
+        rows = np.flatnonzero(verdicts == verdict.LATE)
+        late = starts[rows]
+        if hops is not None:
+            rows, late = hops.lost(np.flatnonzero((verdicts == verdict.LATE) | (verdicts == verdict.FOLDED)))
+            self.progress.lost_contributions += int(np.count_nonzero(verdicts[rows] == verdict.FOLDED))
+        times = [late, decoded.event_time[rows], marks[rows]]
         columns = [*self._place(part, rows), *(pa.array(time).cast(TIMESTAMP) for time in times)]
         columns += [self._column(decoded, "event_type", rows), *self._raw(part, rows)]
         self._late.append(pa.record_batch(columns, schema=LATE))
@@ -270,6 +317,14 @@ def _contributes(value: pa.Array | None, where: pa.Array | None) -> Mask:
         return ok
     chosen = np.asarray(pc.fill_null(where, False))
     return ok & chosen if len(ok) else chosen
+
+
+def _at(ok: Mask, some: Ints | None) -> Mask:
+    return ok if some is None or not len(ok) else ok[some]
+
+
+def _picked(values: pa.Array | None, some: Ints | None) -> pa.Array | None:
+    return values if values is None or some is None else values.take(pa.array(some))
 
 
 def _split(expressions: Mapping[str, pl.Expr], reads: Sequence[str]) -> tuple[dict[str, str], dict[str, pl.Expr]]:

@@ -10,10 +10,14 @@ from connectors.changes import Changes
 from flows.merge import Place, ViewMerge, table_specs
 from flows.progress import Progress
 from flows.projection import Projection
+from flows.session_merge import SessionMerge
+from flows.windows import Session
 
 
 def merge_of(projection: Projection, progress: Mapping[Place, Progress], partials: pa.Table | None) -> ViewMerge:
     """``progress``: every place the view reads, in order; ``partials``: those of the newest commit."""
+    if isinstance(projection.window, Session):
+        return SessionMerge(projection, progress, partials)
     kind = EventTableMerge if projection.select else ViewMerge
     return kind(projection, progress, partials)
 

@@ -35,7 +35,7 @@ import pyarrow as pa
 from flows.accumulators import Count, accumulator
 from flows.agg import Aggregation
 from flows.expressions import render
-from flows.windows import Tumbling
+from flows.windows import Window
 from schemas import Category, Event
 from schemas.errors import UsageError
 from schemas.event import TIMESTAMP, Field
@@ -67,7 +67,7 @@ class Projection:
         where: Said | None = None,
         select: Sequence[str] | Mapping[str, Said] = (),
         key: Sequence[str] | Mapping[str, Said] = (),
-        window: Tumbling | None = None,
+        window: Window | None = None,
         allowed_lateness: dt.timedelta = dt.timedelta(0),
         finish: Mapping[str, Said] | None = None,
         having: Said | None = None,
@@ -115,6 +115,11 @@ class Projection:
     @property
     def categories(self) -> tuple[Category, ...]:
         return (self.category,)
+
+    @property
+    def held_us(self) -> int:
+        """How long after its window's end a row may still change: until the watermark has passed that, too."""
+        return self.allowed_lateness_us + (self.window.hold_us if self.window else 0)
 
     def expressions(self) -> dict[str, pl.Expr]:
         """Everything to compute per event that counts, by an internal name."""

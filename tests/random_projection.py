@@ -15,9 +15,10 @@ from typing import Any
 
 import polars as pl
 from hypothesis import strategies as st
+from random_windows import US, WINDOWS
 from reference import Instant, Spec
 
-from flows import Projection, agg, tumbling
+from flows import Projection, agg
 from flows.agg import Input
 from schemas import Category, Event
 
@@ -118,8 +119,6 @@ KINDS = {
     "count": agg.count, "sum": agg.sum, "mean": agg.mean, "min": agg.min, "max": agg.max, "first": agg.first,
     "last": agg.last,
 }  # fmt: skip
-US = {"us": 1, "ms": 1000, "s": 1_000_000}
-WINDOWS = [1 * US["ms"], 7 * US["s"], 10 * US["s"], 60 * US["s"], 86_400 * US["s"]]
 LATENESS = [0, 0, 1 * US["us"], 5 * US["s"], 30 * US["s"]]
 
 
@@ -179,16 +178,16 @@ def pairs(draw: st.DrawFn, name: str = "drawn", *, sums: bool = False) -> Pair:
     usual = [("Measured",), ("Measured", "Moved"), ("Measured", "Moved")]
     types = draw(st.sampled_from(usual if sums else [*TERMS, *usual]))
     terms = TERMS[types]
-    size_us = draw(st.none() | st.sampled_from(WINDOWS))
-    lateness_us = draw(st.sampled_from(LATENESS)) if size_us else 0
-    least = 0 if size_us else 1  # a view has a window or a key
+    windowed = draw(st.none() | st.sampled_from(WINDOWS))
+    lateness_us = draw(st.sampled_from(LATENESS)) if windowed else 0
+    least = 0 if windowed else 1  # a view has a window or a key
     key = draw(st.lists(st.sampled_from(terms), min_size=least, max_size=2))
     drawn = draw(st.lists(columns(terms), min_size=1, max_size=5))
     drawn += [Column("sum", field("number", "int"), None)] * sums
     named = {f"c{number}": column for number, column in enumerate(drawn)}
     used = [*key, *(term for column in drawn for term in column.terms())]
     before = draw(before_the_fold(terms))
-    if size_us is None and not sums and draw(st.integers(0, 5)) == 5:
+    if windowed is None and not sums and draw(st.integers(0, 5)) == 5:
         return event_table(name, types, before, {f"k{number}": term for number, term in enumerate(key)})
     after = draw(after_the_fold(list(named)))
     projection = Projection(
@@ -196,7 +195,7 @@ def pairs(draw: st.DrawFn, name: str = "drawn", *, sums: bool = False) -> Pair:
         category=things,
         events=[EVENTS[event] for event in types],
         key={f"k{number}": term.said for number, term in enumerate(key)},
-        window=tumbling(dt.timedelta(microseconds=size_us)) if size_us else None,
+        window=windowed.window if windowed else None,
         allowed_lateness=dt.timedelta(microseconds=lateness_us),
         columns={name: column.said() for name, column in named.items()} | after.columns,
         **before.said(),
@@ -207,11 +206,11 @@ def pairs(draw: st.DrawFn, name: str = "drawn", *, sums: bool = False) -> Pair:
         reads=tuple(sorted({name for term in [*used, *before.terms()] for name in term.reads})),
         key=lambda event: tuple(term.value(event) for term in key),
         columns={name: column.plain() for name, column in named.items()} | after.plain_columns,
-        size_us=size_us,
         lateness_us=lateness_us,
         where=before.passes,
         finish=after.finish,
         having=after.having,
+        **(windowed.spec if windowed else {"size_us": None}),
     )
     return Pair(projection, spec)
 
