@@ -148,7 +148,7 @@ class PartitionFold:
             keys = [pa.array(starts if rows is None else starts[rows]).cast(TIMESTAMP), *keys]
         ids = self._group_ids(keys, len(time))
         for acc, state in zip(self.projection.accumulators, self._partials.states, strict=True):
-            value = values.get(f"input:{acc.name}")
+            value = acc.value(values)
             acc.update(state, ids, _contributes(value, values.get(f"where:{acc.name}")), value, time)
         self._mark_changed(ids)
 

@@ -28,7 +28,7 @@ GROUP = pa.field("group", pa.binary(), nullable=False)
 def partial_fields(projection: Projection) -> list[pa.Field]:
     """Arrow fields of a partial, beside the group: ``<column>.<field>`` for each field of each accumulator."""
     return [
-        pa.field(f"{acc.name}.{field}", ARROW[np.dtype(kind)])
+        pa.field(f"{acc.name}.{field}", pa.binary() if kind is bytes else ARROW[np.dtype(kind)])
         for acc in projection.accumulators
         for field, kind in acc.fields.items()
     ]
@@ -44,7 +44,8 @@ class Partials:
         self.table = GroupTable()
         self.window_start = np.empty(0, np.int64)
         self.states: list[State] = [
-            {field: np.empty(0, kind) for field, kind in acc.fields.items()} for acc in self.projection.accumulators
+            {field: np.empty(0, object if kind is bytes else kind) for field, kind in acc.fields.items()}
+            for acc in self.projection.accumulators
         ]
 
     def __len__(self) -> int:
@@ -83,8 +84,8 @@ class Partials:
     def get(self, ids: Ints) -> pa.RecordBatch:
         """Partials of groups, schema ``self.schema``."""
         columns = [self.table.keys(ids)]
-        for state in self.states:
-            columns += [pa.array(array[ids], ARROW[array.dtype], from_pandas=False) for array in state.values()]
+        for array in (array for state in self.states for array in state.values()):
+            columns.append(pa.array(array[ids], self.schema.field(len(columns)).type, from_pandas=False))
         return pa.record_batch(columns, schema=self.schema)
 
     def rows(self, ids: Ints) -> list[State]:

@@ -24,9 +24,12 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 
-from flows.accumulators import Count, accumulator
+from connectors.manifest import render_schema
+from flows.accumulators import Count
 from flows.agg import Aggregation
+from flows.decimals import DIGITS
 from flows.expressions import render
+from flows.kinds import accumulator
 from flows.windows import Tumbling
 from schemas import Category, Event
 from schemas.errors import UsageError
@@ -99,6 +102,7 @@ class Projection:
                 found[f"input:{name}"] = aggregation.input
             if aggregation.where is not None:
                 found[f"where:{name}"] = aggregation.where
+            found |= {f"{part}:{name}": expression for part, expression in aggregation.further.items()}
         return found
 
     @cached_property
@@ -131,7 +135,8 @@ class Projection:
                 "aggregation": aggregation.kind,
                 "input": None if aggregation.input is None else render(aggregation.input, f"{place}, column `{name}`"),
                 "where": None if aggregation.where is None else render(aggregation.where, f"{place}, column `{name}`"),
-                "type": str(acc.result),
+                "type": _type_text(acc.result),
+                **_extras(aggregation, f"{place}, column `{name}`"),
             }
             for (name, aggregation), acc in zip(self.columns.items(), self.accumulators, strict=True)
         }
@@ -229,19 +234,31 @@ class Projection:
             return TIMESTAMP
         if kind in (pa.bool_(), pa.date32()):
             return kind
+        if pa.types.is_decimal128(kind) and not name.startswith("key:"):
+            return pa.decimal128(DIGITS, kind.scale)
         raise self._wrong(
             f"{name.replace(':', ' of `')}` has type {kind}",
-            "cast it to Int64, Float64, String, Boolean, Date or a UTC Datetime",
+            "cast it to Int64, Float64, String, Boolean, Date or a UTC Datetime (or a Decimal, where it is no key)",
         )
 
     def _accumulator(self, column: str) -> Count:
         try:
-            return accumulator(column, self.columns[column].kind, self.types.get(f"input:{column}"))
+            return accumulator(column, self.columns[column], self.types)
         except UsageError as error:
             raise self._wrong(error.what, error.do or "") from None
 
     def _wrong(self, what: str, do: str) -> UsageError:
         return UsageError(what, where=f"projection {self.name}@{self.version}", do=do)
+
+
+def _extras(aggregation: Aggregation, where: str) -> dict[str, Any]:
+    """What only some aggregations have: said where it is there, so that the text of the others stays as it is."""
+    further = {part: render(expression, where) for part, expression in aggregation.further.items()}
+    return {name: found for name, found in (("further", further), ("options", dict(aggregation.options))) if found}
+
+
+def _type_text(kind: pa.DataType) -> str:
+    return render_schema(pa.schema([("", kind)]))[0][1] if pa.types.is_nested(kind) else str(kind)
 
 
 def _fields_text(event: type[Event], reads: Sequence[str]) -> dict[str, Any]:

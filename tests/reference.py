@@ -12,6 +12,8 @@ import math
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 AHEAD_MS_MAX = 86_400_000
@@ -34,7 +36,8 @@ class Spec:
     types: dict[str, dict[str, tuple[type, bool]]]  # type name -> field -> (Python type, required)
     reads: tuple[str, ...]
     key: Callable[[dict[str, Any]], tuple[Any, ...]]
-    columns: dict[str, tuple[str, Callable[[dict[str, Any]], Any], Callable[[dict[str, Any]], bool]]]
+    columns: dict[str, tuple[Any, ...]]
+    """Kind, input and condition as functions of an event, and options where the kind has any."""
     size_us: int | None
     lateness_us: int = 0
 
@@ -103,22 +106,51 @@ def fold(partitions: list[list[Record]], spec: Spec) -> Outcome:
 def row_of(group: tuple[Any, ...], partitions: list[list[tuple[int, dict[str, Any]]]], spec: Spec) -> dict[str, Any]:
     """A row from the events of its group, (time, event), in each partition."""
     row = {}
-    for name, (kind, value_of, counts) in spec.columns.items():
+    for name, (kind, value_of, counts, *options) in spec.columns.items():
         per_partition = [
             [(time, value_of(event)) for time, event in events if counts(event) and value_of(event) is not None]
             for events in partitions
         ]
-        row[name] = aggregate(kind, [values for values in per_partition if values])
+        row[name] = aggregate(kind, [values for values in per_partition if values], *options)
     return row
 
 
-def aggregate(kind: str, partitions: list[list[tuple[int, Any]]]) -> Any:
+def order_of(value: Any) -> Any:
+    """What a value is sorted by."""
+    return total_order(value) if isinstance(value, float) else value
+
+
+def aggregate(kind: str, partitions: list[list[tuple[int, Any]]], options: dict[str, Any] | None = None) -> Any:
     """One aggregation over the non-null values of each partition that has any, in partition order."""
+    options = options or {}
     values = [value for part in partitions for _, value in part]
     if kind == "count":
         return len(values)
+    if kind == "count_distinct":
+        return len({identity(value) for value in values})
     if not values:
         return None
+    if kind in ("var", "std"):
+        found = variance(partitions, options["ddof"])
+        return found if found is None or kind == "var" else math.sqrt(found)
+    if kind == "quantile":
+        return quantile(sorted(map(float, values), key=total_order), **options)
+    if kind in ("collect", "top", "min_by", "max_by"):
+        ranked = [
+            ((time, number, place), value)
+            for number, part in enumerate(partitions)
+            for place, (time, value) in enumerate(part)
+        ]
+        ranked.sort(key=lambda pair: pair[0])
+        if kind == "collect":
+            return [value for _, value in ranked[: options["limit"]]]
+        largest = kind == "max_by" or options.get("largest", False)
+        ranked.sort(key=lambda pair: order_of(pair[1][0]), reverse=largest)  # of equal ones the earlier stays before
+        shown = [what for _, (_, what) in ranked]
+        return shown[: options["limit"]] if kind == "top" else shown[0]
+    if isinstance(values[0], Decimal) and kind in ("sum", "mean"):
+        whole = sum(map(Fraction, values))
+        return Decimal(int(whole * 100)).scaleb(-2) if kind == "sum" else float(whole / len(values))
     if kind in ("sum", "mean"):
         if isinstance(values[0], int):
             return sum(values) if kind == "sum" else sum(values) / len(values)
@@ -133,8 +165,7 @@ def aggregate(kind: str, partitions: list[list[tuple[int, Any]]]) -> Any:
             whole = whole + total
         return whole if kind == "sum" else whole / len(values)
     if kind in ("min", "max"):
-        order = total_order if isinstance(values[0], float) else lambda value: value
-        return (min if kind == "min" else max)(values, key=order)
+        return (min if kind == "min" else max)(values, key=order_of)
     best = None
     for number, part in enumerate(partitions):
         for place, (time, value) in enumerate(part):
@@ -143,6 +174,51 @@ def aggregate(kind: str, partitions: list[list[tuple[int, Any]]]) -> Any:
                 best = (rank, value)
     assert best is not None
     return best[1]
+
+
+def variance(partitions: list[list[tuple[int, Any]]], ddof: int) -> float | None:
+    """Exact for whole numbers; for floats step by step, as Welford and Chan say."""
+    values = [value for part in partitions for _, value in part]
+    if len(values) <= ddof:
+        return None
+    if isinstance(values[0], int):
+        mean = Fraction(sum(values), len(values))
+        return float(sum((value - mean) ** 2 for value in values) / (len(values) - ddof))
+    n, mean, m2 = 0.0, 0.0, 0.0
+    for part in partitions:
+        there, its_mean, its_m2 = 1.0, part[0][1], 0.0
+        for _, value in part[1:]:
+            there += 1
+            delta = value - its_mean
+            its_mean = its_mean + delta / there
+            its_m2 = its_m2 + delta * (value - its_mean)
+        if n == 0:
+            n, mean, m2 = there, its_mean, its_m2
+            continue
+        delta = its_mean - mean
+        mean = mean + delta * (there / (n + there))
+        m2 = m2 + its_m2 + delta * delta * (n * there / (n + there))
+        n += there
+    return m2 / (n - ddof)
+
+
+def quantile(values: list[float], q: str, error: float) -> float:
+    """``values`` ascending. What the bucket of the value of that rank is told by."""
+    value = values[math.floor(Fraction(q) * (len(values) - 1))]
+    size, gamma = abs(value), (1 + error) / (1 - error)
+    if math.isnan(value) or math.isinf(value):
+        return value
+    if size < 2.2250738585072014e-308:
+        return 0.0
+    border = 1.0
+    if size > 1:
+        while border * gamma < size:
+            border *= gamma
+    else:
+        while border >= size and border > 2.2250738585072014e-308:
+            border /= gamma
+        border = max(border, 2.2250738585072014e-308)
+    return math.copysign(min(border * (1 + error), 1.7976931348623157e308), value)
 
 
 class Ambiguous:
