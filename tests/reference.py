@@ -150,7 +150,7 @@ def aggregate(kind: str, partitions: list[list[tuple[int, Any]]], options: dict[
         return shown[: options["limit"]] if kind == "top" else shown[0]
     if isinstance(values[0], Decimal) and kind in ("sum", "mean"):
         whole = sum(map(Fraction, values))
-        return Decimal(int(whole * 100)).scaleb(-2) if kind == "sum" else float(whole / len(values))
+        return Decimal(f"{int(whole * 100)}E-2") if kind == "sum" else float(whole / len(values))
     if kind in ("sum", "mean"):
         if isinstance(values[0], int):
             return sum(values) if kind == "sum" else sum(values) / len(values)
