@@ -1,6 +1,7 @@
 """Projections, the fold, and the commands over them.
 
-    from flows import Projection, agg, tumbling, hopping, session, calendar, dataflow, run, rebuild, verify, repair
+    from flows import Projection, agg, tumbling, hopping, session, calendar, as_of, interval_join, in_order, stream
+    from flows import dataflow, run, rebuild, verify, repair
 
 Names are loaded on first use, so that ``refold --help`` and queries stay quick.
 """
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from flows import agg
     from flows.calendars import calendar
+    from flows.joins import as_of, in_order, interval_join, stream
     from flows.projection import Projection
     from flows.repairing import repair
     from flows.running import dataflow, rebuild, run
@@ -23,13 +25,17 @@ __all__ = [
     "Projection",
     "Verification",
     "agg",
+    "as_of",
     "calendar",
     "dataflow",
     "hopping",
+    "in_order",
+    "interval_join",
     "rebuild",
     "repair",
     "run",
     "session",
+    "stream",
     "tumbling",
     "verify",
 ]
@@ -37,10 +43,14 @@ __all__ = [
 _HOMES = {
     "Projection": "flows.projection",
     "Verification": "flows.verification",
+    "as_of": "flows.joins",
     "calendar": "flows.calendars",
     "hopping": "flows.windows",
+    "in_order": "flows.joins",
+    "interval_join": "flows.joins",
     "repair": "flows.repairing",
     "session": "flows.windows",
+    "stream": "flows.joins",
     "tumbling": "flows.windows",
     "verify": "flows.verification",
 }
