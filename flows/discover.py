@@ -17,9 +17,9 @@ from schemas.errors import UsageError
 ENGINE_ROOM = frozenset(
     "calendars hops session_merge sessions "
     "accumulators agg cli cli_archive cli_options cli_proof cluster committer demo derived discover "
-    "display engine event_table expressions facts finishing flights_facts flights_feed fold grouping groups job kernels merge merging "
-    "pacing partials pipeline progress projection query repairing running status stopping touched "
-    "verdicts verification windows".split()
+    "display engine evaluation event_table expressions facts finishing flights_facts flights_feed fold "
+    "grouping groups job kernels merge merging pacing partials pipeline progress projection query "
+    "repairing running status stopping touched verdicts verification windows".split()
 )
 """Modules of this package that hold no projections: not worth importing to look for them."""
 

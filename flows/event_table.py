@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from connectors.chunks import contiguous
 from connectors.log import Slice
 from flows.projection import PLACE, Projection
 
@@ -44,10 +45,4 @@ class EventRows:
 
 def one_batch(rows: pa.Table) -> pa.RecordBatch:
     """A table as one record batch, be it empty."""
-    return pa.record_batch(
-        [
-            pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
-            for column in rows.columns
-        ],
-        schema=rows.schema,
-    )
+    return pa.record_batch([contiguous(column) for column in rows.columns], schema=rows.schema)

@@ -11,45 +11,42 @@ A row is a function of the group's partials, so it appears and vanishes with the
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
 from connectors.changes import Changes
+from connectors.chunks import contiguous
+from flows.evaluation import compute, truth
 from flows.projection import Projection
 from schemas.canonical import encode
+
+HAVING = "having="
+"""No column of that name can be said."""
 
 
 def row_changes(projection: Projection, folded: pa.Table) -> Changes:
     """Changes of the view's rows: from ``folded`` (schema ``projection.folded_schema``, in order of the primary key)."""
     if not projection.finish and projection.having is None:
         return Changes(folded if folded.schema == projection.schema else folded.select(projection.schema.names))
-    frame = pl.from_arrow(folded)
-    assert isinstance(frame, pl.DataFrame)
-    for name, expression in projection.finish.items():
-        frame = frame.with_columns(expression.alias(name))
-    computed = frame.select(list(projection.finish)).to_arrow()
+    wanted = {name: pl.col(name) for name in projection.finish}
+    if projection.having is not None:
+        wanted[HAVING] = projection.having
+    given = {name: contiguous(folded.column(name)) for name in folded.schema.names}
+    computed = compute(given, len(folded), projection.finish, wanted)
     columns = [
-        computed.column(field.name).cast(field.type) if field.name in projection.finish else folded.column(field.name)
+        computed[field.name].cast(field.type) if field.name in projection.finish else folded.column(field.name)
         for field in projection.schema
     ]
     rows = pa.table(columns, schema=projection.schema)
-    return Changes(rows) if projection.having is None else _those(projection, rows, truth(frame, projection.having))
+    return Changes(rows) if projection.having is None else _those(projection, rows, truth(computed[HAVING]))
 
 
 def _those(projection: Projection, rows: pa.Table, there: npt.NDArray[np.bool_]) -> Changes:
     """The rows that are there; the others are removed, if they were."""
     if there.all():
         return Changes(rows)
-    gone = rows.filter(pa.array(~there)).select(list(projection.primary_key)).combine_chunks()
-    keys = encode([column.chunk(0) for column in gone.columns])
+    gone = rows.filter(pa.array(~there))
+    keys = encode([contiguous(gone.column(name)) for name in projection.primary_key])
     return Changes(rows.filter(pa.array(there)), keys)
-
-
-def truth(frame: pl.DataFrame, condition: pl.Expr) -> npt.NDArray[Any]:
-    """Where a condition is true: neither false nor null."""
-    found = frame.select(condition.fill_null(False).alias("")).to_series().to_numpy()
-    return np.resize(found, len(frame)) if len(found) == 1 else found  # a constant is one value for all rows

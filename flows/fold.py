@@ -19,8 +19,8 @@ import pyarrow.compute as pc
 from connectors.log import Slice
 from flows import kernels
 from flows import verdicts as verdict
+from flows.evaluation import compute, truth
 from flows.event_table import EventRows
-from flows.finishing import truth
 from flows.grouping import distinct_rows, renumber
 from flows.hops import Hops
 from flows.partials import NO_GROUPS, Partials
@@ -221,37 +221,28 @@ class PartitionFold:
             found[name] = array if name.startswith("key:") else plain(array)
         if self._computed:
             n = len(decoded.fate) if rows is None else len(rows)
-            table = self._frame(columns, n).select(**self._computed).to_arrow()
-            for name in self._computed:
-                array = table.column(name).combine_chunks()
-                array = pa.repeat(array[0], n) if len(array) == 1 != n else array
-                found[name] = array.cast(self.projection.types[name])
+            computed = self._compute(columns, n, self._computed)
+            found |= {name: array.cast(self.projection.types[name]) for name, array in computed.items()}
         return found
-
-    def _frame(self, columns: Mapping[str, pa.Array], n: int) -> pl.DataFrame:
-        """What expressions see: the columns that are read, and those derived from them."""
-        frame = (
-            pl.DataFrame([pl.Series(name, plain(array)) for name, array in columns.items()])
-            if columns
-            else pl.DataFrame({"": np.zeros(n, np.int64)})
-        )
-        for name, expression in self.projection.derive.items():
-            frame = frame.with_columns(expression.alias(name))
-        return frame
 
     def _passes(self, decoded: Decoded) -> Mask:
         """Which records the filter lets through; empty when there is none."""
         if self.projection.where is None:
             return np.empty(0, np.bool_)
         columns = {name: self._column(decoded, name, None) for name in self.projection.reads}
-        return truth(self._frame(columns, len(decoded.fate)), self.projection.where)
+        return truth(self._compute(columns, len(decoded.fate), {"where": self.projection.where})["where"])
+
+    def _compute(self, columns: Mapping[str, pa.Array], n: int, wanted: Mapping[str, pl.Expr]) -> dict[str, pa.Array]:
+        given = {name: plain(array) for name, array in columns.items()}
+        return compute(given, n, self.projection.derive, wanted)
 
     def _column(self, decoded: Decoded, name: str, rows: Ints | None) -> pa.Array:
         if name == "event_time":
             return pa.array(decoded.event_time if rows is None else decoded.event_time[rows]).cast(TIMESTAMP)
         if name == "event_type":
             names = pa.array([event.type_name for event in decoded.types], pa.string())
-            return names.take(pa.array(decoded.type_code if rows is None else decoded.type_code[rows]))
+            codes = decoded.type_code if rows is None else decoded.type_code[rows]
+            return names.take(pa.array(codes, mask=codes < 0))  # types that nobody reads have no name here
         column = (
             SUBJECT
             if name == "subject" and name not in self.projection.fields

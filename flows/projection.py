@@ -40,7 +40,7 @@ from schemas import Category, Event
 from schemas.errors import UsageError
 from schemas.event import TIMESTAMP, Field
 
-SEMANTICS = 2
+SEMANTICS = 3
 """Raised whenever the meaning of decoding or folding changes; a view of another number must be rebuilt."""
 
 Said = str | pl.Expr
@@ -79,8 +79,8 @@ class Projection:
         self.finish, self.having = _expressions(finish or {}), None if having is None else _expression(having)
         self.select, self.key = _expressions(select), _expressions(key)
         self.columns = dict(columns or {})
-        self._check_names()
         self._check_kind()
+        self._check_names()
         self.fields = self._readable_fields()
         self.reads = self._check_reads()
         self.types = self._expression_types()

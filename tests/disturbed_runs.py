@@ -73,7 +73,10 @@ def check(store: Path, pair: Pair, log: Partitions, origin: Sequence[int] | None
 def rows_of(store: Path, manifest: Manifest, projection: Projection) -> dict[Any, dict[str, Any]]:
     found = {}
     for row in plain(read_table(store, manifest, "rows")):
-        key = (row.pop("window_start", None), *(reference.identity(row.pop(name)) for name in projection.key))
+        if projection.select:
+            key: Any = (row.pop("partition"), row.pop("offset"))
+        else:
+            key = (row.pop("window_start", None), *(reference.identity(row.pop(name)) for name in projection.key))
         found[key] = {name: exactly(value) for name, value in row.items()}
     return found
 

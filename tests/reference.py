@@ -43,6 +43,11 @@ class Spec:
     columns: dict[str, tuple[str, Callable[[dict[str, Any]], Any], Callable[[dict[str, Any]], bool]]]
     size_us: int | None
     lateness_us: int = 0
+    where: Callable[[dict[str, Any]], Any] = lambda event: True
+    select: dict[str, Callable[[dict[str, Any]], Any]] | None = None
+    """An event table: what is in a row, by name."""
+    finish: dict[str, Callable[[dict[str, Any]], Any]] = field(default_factory=dict)
+    having: Callable[[dict[str, Any]], Any] = lambda row: True
     windows: Windows | None = None
     """Where windows are not side by side and of one size."""
     gap_us: int | None = None
@@ -65,6 +70,8 @@ class Spec:
 @dataclass
 class Outcome:
     rows: dict[tuple[Any, ...], dict[str, Any]] = field(default_factory=dict)
+    left_out: list[dict[str, Any]] = field(default_factory=list)
+    """Rows that the condition on rows leaves out."""
     late: dict[tuple[int, int, int], tuple[int, int]] = field(default_factory=dict)
     """(partition, offset, window start) -> (event time, watermark before it)"""
     lost: list[int] = field(default_factory=list)
@@ -77,7 +84,8 @@ class Outcome:
     @property
     def fits(self) -> bool:
         """Whether every whole number fits 64 bits. Where one does not there is no such table."""
-        return all(value in INT64 for row in self.rows.values() for value in row.values() if type(value) is int)
+        rows = [*self.rows.values(), *self.left_out]
+        return all(value in INT64 for row in rows for value in row.values() if type(value) is int)
 
 
 def total_order(x: float) -> int:
@@ -105,7 +113,11 @@ def fold(partitions: list[list[Record]], spec: Spec) -> Outcome:
             fate, event = decode(value, timestamp, spec)
             if event is not None:
                 watermark = event["event_time"] if watermark is None else max(watermark, event["event_time"])
-            if fate == "folded" and event is not None:
+            if fate == "folded" and event is not None and spec.where(event) is not True:
+                fate = "filtered"
+            if fate == "folded" and event is not None and spec.select is not None:
+                outcome.rows[(number, offset)] = {name: value_of(event) for name, value_of in spec.select.items()}
+            elif fate == "folded" and event is not None:
                 time, key = event["event_time"], tuple(identity(part) for part in spec.key(event))
                 windows = spec.windows_of(time) if spec.is_windowed else [(None, None)]
                 late = [
@@ -133,7 +145,13 @@ def fold(partitions: list[list[Record]], spec: Spec) -> Outcome:
         outcome.counts.append(counts)
         outcome.watermarks.append(watermark)
     for ((start, end), *key), parts in united(partials, spec):
-        row = outcome.rows[(start, *key)] = row_of(parts, spec)
+        row = row_of(parts, spec)
+        for name, value_of in spec.finish.items():
+            row[name] = value_of(row)
+        if spec.having(row) is not True:
+            outcome.left_out.append(row)
+            continue
+        row = outcome.rows[(start, *key)] = {name: value for name, value in row.items() if not name.startswith("_")}
         if spec.is_windowed:
             until = end + spec.lateness_us + (spec.gap_us or 0)
             row |= {"window_end": end, "is_final": all(w is not None and w >= until for w in outcome.watermarks)}
