@@ -5,15 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from connectors.chunks import contiguous
-from connectors.log import Slice
-from flows.projection import PLACE, Projection
+from flows.projection import Projection
 
 Ints = npt.NDArray[np.int64]
 
@@ -21,20 +20,18 @@ Ints = npt.NDArray[np.int64]
 class EventRows:
     """The rows that a partition has to add, schema ``projection.folded_schema``."""
 
-    def __init__(self, projection: Projection, partition: int) -> None:
-        self._schema, self._partition = projection.folded_schema, partition
+    def __init__(self, projection: Projection) -> None:
+        self._schema, self._selected = projection.folded_schema, list(projection.select)
         self._batches: list[pa.RecordBatch] = []
 
     def __len__(self) -> int:
         return sum(len(batch) for batch in self._batches)
 
-    def add(self, part: Slice, rows: Ints | None, values: Mapping[str, pa.Array]) -> None:
-        """The events at ``rows`` of a slice (None: all), with the values of all expressions."""
-        offsets = part.records.column("offset")
-        offsets = offsets if rows is None else offsets.take(pa.array(rows))
-        selected = [values[f"select:{name}"] for name in self._schema.names[len(PLACE) :]]
-        place = pa.array(np.full(len(offsets), self._partition, np.int32))
-        self._batches.append(pa.record_batch([place, offsets, *selected], schema=self._schema))
+    def add(self, places: Sequence[pa.Array], rows: Ints | None, values: Mapping[str, pa.Array]) -> None:
+        """The events at ``rows`` (None: all). ``places``: the columns of the key, of all; ``values``: of these rows, of all expressions."""
+        here = [place if rows is None else place.take(pa.array(rows)) for place in places]
+        selected = [values[f"select:{name}"] for name in self._selected]
+        self._batches.append(pa.record_batch([*here, *selected], schema=self._schema))
 
     def take(self) -> pa.RecordBatch:
         """Everything since the last call."""

@@ -24,7 +24,7 @@ from flows.event_table import EventRows
 from flows.grouping import distinct_rows, renumber
 from flows.hops import Hops
 from flows.partials import NO_GROUPS, Partials
-from flows.progress import Progress
+from flows.progress import NO_WATERMARK, Progress
 from flows.projection import Projection
 from flows.sessions import Sessions
 from flows.verdicts import Judge, Verdicts
@@ -91,7 +91,7 @@ class PartitionFold:
         self.projection, self.category, self.partition = projection, category, partition
         self._judge = Judge(projection)
         self._plain, self._computed = _split(projection.expressions(), projection.reads)
-        self._event_rows = EventRows(projection, partition) if projection.select else None
+        self._event_rows = EventRows(projection) if projection.select else None
         self.progress = resume.copy()
         self._partials = Sessions(projection) if isinstance(projection.window, Session) else Partials(projection)
         if partials is not None:
@@ -118,11 +118,23 @@ class PartitionFold:
             everything = counts["folded"] == len(verdicts)
             rows = None if everything else np.flatnonzero(verdicts == verdict.FOLDED)
             if self._event_rows is not None:
-                self._event_rows.add(part, rows, self._evaluate(decoded, rows))
+                self._event_rows.add(self._place(part, None)[1:], rows, self._evaluate(decoded, rows))
             else:
                 self._fold_rows(decoded, rows, starts, hops)
         self.progress.count(len(verdicts), counts)
         self._advance(part, hashes, watermark)
+
+    def fold_in_order(self, decoded: Decoded, places: Sequence[pa.Array]) -> None:
+        """Fold rows whose turn has come: none of them is late or dead. ``places``: the key of an event table."""
+        n = len(decoded.event_time)
+        passes = self._passes(decoded)
+        rows = None if not len(passes) or passes.all() else np.flatnonzero(passes)
+        if self._event_rows is not None:
+            self._event_rows.add(places, rows, self._evaluate(decoded, rows))
+        elif rows is None or len(rows):
+            starts = self.projection.window.starts(decoded.event_time) if self.projection.window else None
+            self._fold_rows(decoded, rows, starts, self._hops(decoded, starts, np.full(n, NO_WATERMARK)))
+        self.progress.next_offset += n
 
     def delta(self, *, end: bool = False) -> Delta:
         """Everything since the last delta; closed windows are then forgotten here (the view keeps them until final)."""
@@ -173,7 +185,7 @@ class PartitionFold:
         values = self._evaluate(decoded, rows)
         time = decoded.event_time if rows is None else decoded.event_time[rows]
         keys = [values[f"key:{name}"] for name in self.projection.key]
-        inputs = [values.get(f"input:{acc.name}") for acc in self.projection.accumulators]
+        inputs = [acc.value(values) for acc in self.projection.accumulators]
         counts = [
             _contributes(value, values.get(f"where:{acc.name}"))
             for acc, value in zip(self.projection.accumulators, inputs, strict=True)
@@ -239,7 +251,7 @@ class PartitionFold:
     def _column(self, decoded: Decoded, name: str, rows: Ints | None) -> pa.Array:
         if name == "event_time":
             return pa.array(decoded.event_time if rows is None else decoded.event_time[rows]).cast(TIMESTAMP)
-        if name == "event_type":
+        if name == "event_type" and name not in self.projection.fields:
             names = pa.array([event.type_name for event in decoded.types], pa.string())
             codes = decoded.type_code if rows is None else decoded.type_code[rows]
             return names.take(pa.array(codes, mask=codes < 0))  # types that nobody reads have no name here
@@ -287,13 +299,12 @@ class PartitionFold:
             pa.record_batch([*self._place(part, rows), *self._raw(part, rows), reasons], schema=DEAD_LETTERS)
         )
 
-    def _place(self, part: Slice, rows: Ints) -> list[pa.Array]:
-        n = len(rows)
-        return [
-            pa.array([part.category] * n),
-            pa.array([part.partition] * n, pa.int32()),
-            part.records.column("offset").take(pa.array(rows)),
-        ]
+    def _place(self, part: Slice, rows: Ints | None) -> list[pa.Array]:
+        """Category, partition and offset of these rows (None: of all)."""
+        offsets = part.records.column("offset")
+        offsets = offsets if rows is None else offsets.take(pa.array(rows))
+        category = pa.repeat(pa.scalar(part.category, pa.string()), len(offsets))
+        return [category, pa.repeat(pa.scalar(part.partition, pa.int32()), len(offsets)), offsets]
 
     def _raw(self, part: Slice, rows: Ints) -> list[pa.Array]:
         return [part.records.column(name).take(pa.array(rows)) for name in ("key", "value")]

@@ -39,9 +39,17 @@ def partial_fields(projection: Projection) -> list[pa.Field]:
     """Arrow fields of a partial, beside the group: ``<column>.<field>`` for each field of each accumulator; first of all the
     window's end, where that is stored."""
     return [WINDOW_END] * isinstance(projection.window, Session) + [
-        pa.field(f"{acc.name}.{field}", ARROW[np.dtype(kind)])
+        pa.field(f"{acc.name}.{field}", pa.binary() if kind is bytes else ARROW[np.dtype(kind)])
         for acc in projection.accumulators
         for field, kind in acc.fields.items()
+    ]
+
+
+def no_states(projection: Projection) -> list[State]:
+    """The arrays of each accumulator, of no group."""
+    return [
+        {field: np.empty(0, object if kind is bytes else kind) for field, kind in acc.fields.items()}
+        for acc in projection.accumulators
     ]
 
 
@@ -54,9 +62,7 @@ class Partials:
     def _clear(self) -> None:
         self.table = GroupTable()
         self.window_start, self.window_end = np.empty(0, np.int64), np.empty(0, np.int64)
-        self.states: list[State] = [
-            {field: np.empty(0, kind) for field, kind in acc.fields.items()} for acc in self.projection.accumulators
-        ]
+        self.states = no_states(self.projection)
 
     def __len__(self) -> int:
         return len(self.table)
@@ -99,8 +105,8 @@ class Partials:
         columns = [self.table.keys(ids)]
         if WINDOW_END.name in self.schema.names:
             columns.append(pa.array(self.window_end[ids]).cast(TIMESTAMP))
-        for state in self.states:
-            columns += [pa.array(array[ids], ARROW[array.dtype], from_pandas=False) for array in state.values()]
+        for array in (array for state in self.states for array in state.values()):
+            columns.append(pa.array(array[ids], self.schema.field(len(columns)).type, from_pandas=False))
         return pa.record_batch(columns, schema=self.schema)
 
     def told(self, ids: Ints) -> tuple[pa.RecordBatch, pa.BinaryArray]:

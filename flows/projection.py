@@ -21,20 +21,22 @@ An *event table* has no fold: ``select=["event_time", "origin"]`` (or a mapping,
 from __future__ import annotations
 
 import datetime as dt
-import difflib
 import hashlib
-import json
 import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any
 
 import polars as pl
 import pyarrow as pa
 
-from flows.accumulators import Count, accumulator
+from flows.accumulators import Count
 from flows.agg import Aggregation
+from flows.definition import definition_of
 from flows.expressions import render
+from flows.joins import INTERVAL, Join
+from flows.kinds import accumulator
+from flows.said import Said, as_expression, as_expressions, canonical_type, hint, is_hidden, words
+from flows.sides import Instant, sides_of
 from flows.windows import Window
 from schemas import Category, Event
 from schemas.errors import UsageError
@@ -43,8 +45,6 @@ from schemas.event import TIMESTAMP, Field
 SEMANTICS = 3
 """Raised whenever the meaning of decoding or folding changes; a view of another number must be rebuilt."""
 
-Said = str | pl.Expr
-"""The name of a column, or an element-wise expression."""
 BUILT_IN = {"subject": pa.string(), "event_time": TIMESTAMP, "event_type": pa.string()}
 RESERVED = ("window_start", "window_end", "is_final")
 PLACE = {"partition": pa.int32(), "offset": pa.int64()}
@@ -60,7 +60,8 @@ class Projection:
         *,
         name: str,
         version: int = 1,
-        category: Category,
+        category: Category | None = None,
+        source: Join | None = None,
         columns: Mapping[str, Aggregation] | None = None,
         events: Sequence[type[Event]] | None = None,
         derive: Mapping[str, Said] | None = None,
@@ -72,17 +73,19 @@ class Projection:
         finish: Mapping[str, Said] | None = None,
         having: Said | None = None,
     ) -> None:
-        self.name, self.version, self.category, self.window = name, version, category, window
-        self.events = tuple(category.events if events is None else events)
+        self.name, self.version, self.source, self.window = name, version, source, window
+        self.category = self._main_category(category, events)
+        self.events = tuple(self.category.events if events is None else events)
         self.allowed_lateness_us = allowed_lateness // _US
-        self.derive, self.where = _expressions(derive or {}), None if where is None else _expression(where)
-        self.finish, self.having = _expressions(finish or {}), None if having is None else _expression(having)
-        self.select, self.key = _expressions(select), _expressions(key)
+        self.derive, self.where = as_expressions(derive or {}), None if where is None else as_expression(where)
+        self.finish, self.having = as_expressions(finish or {}), None if having is None else as_expression(having)
+        self.select, self.key = as_expressions(select), as_expressions(key)
         self.columns = dict(columns or {})
         self._check_kind()
         self._check_names()
         self.fields = self._readable_fields()
         self.reads = self._check_reads()
+        self.sides = self._sides()
         self.types = self._expression_types()
         self.accumulators = [self._accumulator(column) for column in self.columns]
         self.finish_types = self._finish_types()
@@ -93,8 +96,9 @@ class Projection:
             name=self.name,
             version=self.version,
             category=category,
+            source=self.source,
             columns=self.columns,
-            events=self.events,
+            events=None if self.source else self.events,
             derive=self.derive,
             where=self.where,
             select=self.select,
@@ -114,7 +118,11 @@ class Projection:
 
     @property
     def categories(self) -> tuple[Category, ...]:
-        return (self.category,)
+        return tuple(stream.category for stream in self.source.streams) if self.source else (self.category,)
+
+    def reading(self, category: str) -> Projection:
+        """What is folded of each partition of a category: this, or a side of a join."""
+        return self.sides.get(category, self)
 
     @property
     def held_us(self) -> int:
@@ -130,17 +138,24 @@ class Projection:
                 found[f"input:{name}"] = aggregation.input
             if aggregation.where is not None:
                 found[f"where:{name}"] = aggregation.where
+            found |= {f"{part}:{name}": expression for part, expression in aggregation.further.items()}
         return found
 
     @cached_property
     def key_types(self) -> list[pa.DataType]:
         return [self.types[f"key:{name}"] for name in self.key]
 
+    @property
+    def place(self) -> dict[str, pa.DataType]:
+        """The primary key of an event table."""
+        pairs = self.source is not None and self.source.kind == INTERVAL
+        return PLACE | {f"right_{name}": kind for name, kind in PLACE.items()} if pairs else PLACE
+
     @cached_property
     def folded_schema(self) -> pa.Schema:
         """The Arrow schema of what comes of the fold."""
         if self.select:
-            place = [pa.field(name, kind, nullable=False) for name, kind in PLACE.items()]
+            place = [pa.field(name, kind, nullable=False) for name, kind in self.place.items()]
             return pa.schema([*place, *(pa.field(name, self.types[f"select:{name}"]) for name in self.select)])
         fields = [pa.field(name, kind) for name, kind in zip(self.key, self.key_types, strict=True)]
         fields += [pa.field(acc.name, acc.result) for acc in self.accumulators]
@@ -155,12 +170,12 @@ class Projection:
         fields = list(self.folded_schema)
         behind = len(fields) - bool(self.window)  # is_final stays the last one
         fields[behind:behind] = [pa.field(name, kind) for name, kind in self.finish_types.items()]
-        return pa.schema([field for field in fields if not _is_hidden(field.name)])
+        return pa.schema([field for field in fields if not is_hidden(field.name)])
 
     @cached_property
     def primary_key(self) -> tuple[str, ...]:
         if self.select:
-            return tuple(PLACE)
+            return tuple(self.place)
         return (*(("window_start",) if self.window else ()), *self.key)
 
     # -- identity
@@ -168,41 +183,7 @@ class Projection:
     @cached_property
     def definition(self) -> str:
         """Everything that turns bytes into rows, as canonical text: same meaning, same text. Column order does not count."""
-        place = f"projection {self.title}"
-        envelope = self.category.envelope
-        columns = {
-            name: {
-                "aggregation": aggregation.kind,
-                "input": None if aggregation.input is None else render(aggregation.input, f"{place}, column `{name}`"),
-                "where": None if aggregation.where is None else render(aggregation.where, f"{place}, column `{name}`"),
-                "type": str(acc.result),
-            }
-            for (name, aggregation), acc in zip(self.columns.items(), self.accumulators, strict=True)
-        }
-        text = {
-            "category": self.category.name,
-            "envelope": {part: str(getattr(envelope, part)) for part in ("name", "type", "time", "subject", "data")},
-            "max_ahead_us": self.category.max_ahead // _US,
-            "events": {event.type_name: _fields_text(event, self.reads) for event in self.events},
-            "key": [[name, render(expression, f"{place}, key `{name}`")] for name, expression in self.key.items()],
-            "window": self.window.render() if self.window else None,
-            "allowed_lateness_us": self.allowed_lateness_us if self.window else None,
-            "columns": columns,
-            **self._further_definition(place),
-        }
-        return json.dumps(text, indent=1, sort_keys=True, ensure_ascii=False)
-
-    def _further_definition(self, place: str) -> dict[str, Any]:
-        """What a projection may have or not: absent where it is not used."""
-        conditions = {"where": self.where, "having": self.having}
-        steps = {"derive": self.derive, "select": self.select, "finish": self.finish}
-        found: dict[str, Any] = {
-            kind: render(said, f"{place}, {kind}") for kind, said in conditions.items() if said is not None
-        }
-        for kind, named in steps.items():
-            if named:
-                found[kind] = [[name, render(said, f"{place}, {kind} `{name}`")] for name, said in named.items()]
-        return found
+        return definition_of(self)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -217,14 +198,18 @@ class Projection:
                 "use lower-case letters, digits and _; versions begin at 1",
             )
         names = [*self.select, *self.key, *self.columns, *self.finish]
-        taken = PLACE if self.select else RESERVED
+        taken = self.place if self.select else RESERVED
         if twice := {name for name in names if names.count(name) > 1 or name in taken}:
             raise self._wrong(f"the column names {sorted(twice)} are reserved or used twice", "rename them")
-        if strangers := [event.__name__ for event in self.events if event not in self.category.events]:
+        if (
+            strangers := []
+            if self.source
+            else [event.__name__ for event in self.events if event not in self.category.events]
+        ):
             raise self._wrong(
                 f"{strangers} are not event types of category {self.category.name}", "add them to the category"
             )
-        if self.allowed_lateness_us < 0 or (self.allowed_lateness_us and not self.window):
+        if self.allowed_lateness_us < 0 or (self.allowed_lateness_us and not (self.window or self.source)):
             raise self._wrong(
                 "allowed_lateness without a window, or negative", "lateness is measured against a window's end"
             )
@@ -244,10 +229,33 @@ class Projection:
             raise self._wrong(
                 "neither key nor window", 'for one row of everything, give a key: key={"all": pl.lit("all")}'
             )
-        if hidden := [name for name in self.key if _is_hidden(name)]:
+        if hidden := [name for name in self.key if is_hidden(name)]:
             raise self._wrong(f"the key columns {hidden} would be hidden", "names of the key begin with a letter")
 
+    def _main_category(self, category: Category | None, events: Sequence[type[Event]] | None) -> Category:
+        if (category is None) == (self.source is None):
+            raise self._wrong("neither or both of category= and source=", "give one of them")
+        if self.source is not None and events is not None:
+            raise self._wrong("events= beside source=", "say it of the stream:  stream(category, SomeEvent)")
+        return category or self.source.left.category  # type: ignore[union-attr]
+
+    def _sides(self) -> dict[str, Projection]:
+        """The event tables that an ordered projection waits for, by category; the left one is the first."""
+        if self.source is None:
+            return {}
+        made = {}
+        for side in sides_of(self.source, self.reads):
+            table = Projection(
+                name=self.name, version=self.version, category=side.category, events=side.events, where=side.where,
+                select=side.select,
+            )  # fmt: skip
+            table.window, table.allowed_lateness_us = Instant(), self.allowed_lateness_us
+            made[side.category.name] = table
+        return made
+
     def _readable_fields(self) -> dict[str, Field]:
+        if self.source is not None:
+            return self.source.fields()
         fields: dict[str, Field] = {}
         for event in self.events:
             for field in event.fields:
@@ -262,7 +270,7 @@ class Projection:
     def _check_reads(self) -> tuple[str, ...]:
         reads: set[str] = set()
         for name, expression in self._all_expressions().items():
-            render(expression, f"projection {self.title}, {_words(name)}")
+            render(expression, f"projection {self.title}, {words(name)}")
             reads |= set(expression.meta.root_names())
         earlier: set[str] = set()
         for name, expression in self.derive.items():
@@ -274,9 +282,7 @@ class Projection:
         found = sorted(reads - set(self.derive))
         for name in found:
             if name not in self.fields and name not in BUILT_IN:
-                raise self._wrong(
-                    f"no event has a field `{name}`", _hint(name, [*self.fields, *BUILT_IN, *self.derive])
-                )
+                raise self._wrong(f"no event has a field `{name}`", hint(name, [*self.fields, *BUILT_IN, *self.derive]))
         return tuple(found)
 
     def _all_expressions(self) -> dict[str, pl.Expr]:
@@ -310,10 +316,10 @@ class Projection:
         if self.having is not None:
             steps["having"] = self.having
         for name, expression in steps.items():
-            render(expression, f"projection {self.title}, {_words(name)}")
+            render(expression, f"projection {self.title}, {words(name)}")
             if unknown := [root for root in expression.meta.root_names() if root not in frame.columns]:
                 raise self._wrong(
-                    f"{_words(name)} reads `{unknown[0]}`, which no row has", _hint(unknown[0], frame.columns)
+                    f"{words(name)} reads `{unknown[0]}`, which no row has", hint(unknown[0], frame.columns)
                 )
             kind = self._type_of(frame, name, expression)
             if name == "having":
@@ -328,61 +334,26 @@ class Projection:
         try:
             return frame.select(expression.alias(name)).to_arrow().schema.field(0).type
         except pl.exceptions.PolarsError as error:
-            raise self._wrong(f"{_words(name)} cannot be computed: {error}", "check the types of its columns") from None
+            raise self._wrong(f"{words(name)} cannot be computed: {error}", "check the types of its columns") from None
 
     def _check_condition(self, name: str, kind: pa.DataType) -> None:
         if kind != pa.bool_():
-            raise self._wrong(f"{_words(name)} is {kind}, not bool", "give a condition")
+            raise self._wrong(f"{words(name)} is {kind}, not bool", "give a condition")
 
     def _canonical_type(self, name: str, kind: pa.DataType) -> pa.DataType:
-        if pa.types.is_integer(kind) and kind != pa.uint64():
-            return pa.int64()
-        if pa.types.is_floating(kind):
-            return pa.float64()
-        if pa.types.is_large_string(kind) or pa.types.is_string(kind) or kind == pa.string_view():
-            return pa.string()
-        if pa.types.is_timestamp(kind) and kind.tz:
-            return TIMESTAMP
-        if kind in (pa.bool_(), pa.date32()):
-            return kind
-        raise self._wrong(
-            f"{_words(name)} has type {kind}",
-            "cast it to Int64, Float64, String, Boolean, Date or a UTC Datetime",
-        )
+        found = canonical_type(kind)
+        if found is None or (pa.types.is_decimal128(found) and name.startswith("key:")):
+            raise self._wrong(
+                f"{words(name)} has type {kind}",
+                "cast it to Int64, Float64, String, Boolean, Date or a UTC Datetime (or a Decimal, where it is no key)",
+            )
+        return found
 
     def _accumulator(self, column: str) -> Count:
         try:
-            return accumulator(column, self.columns[column].kind, self.types.get(f"input:{column}"))
+            return accumulator(column, self.columns[column], self.types)
         except UsageError as error:
             raise self._wrong(error.what, error.do or "") from None
 
     def _wrong(self, what: str, do: str) -> UsageError:
         return UsageError(what, where=f"projection {self.name}@{self.version}", do=do)
-
-
-def _fields_text(event: type[Event], reads: Sequence[str]) -> dict[str, Any]:
-    return {f.name: f"{f.type}{'' if f.nullable else ' required'}" for f in event.fields if f.name in reads}
-
-
-def _expression(said: Said) -> pl.Expr:
-    return pl.col(said) if isinstance(said, str) else said
-
-
-def _expressions(said: Sequence[str] | Mapping[str, Said]) -> dict[str, pl.Expr]:
-    pairs = said.items() if isinstance(said, Mapping) else [(name, name) for name in said]
-    return {name: _expression(value) for name, value in pairs}
-
-
-def _is_hidden(column: str) -> bool:
-    return column.startswith("_")
-
-
-def _words(name: str) -> str:
-    """``input:amount`` is "input of `amount`"."""
-    kind, colon, column = name.partition(":")
-    return f"{kind} of `{column}`" if colon else kind
-
-
-def _hint(name: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, known, 1)
-    return f"did you mean `{close[0]}`?" if close else f"known are {', '.join(known)}"

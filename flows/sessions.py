@@ -21,10 +21,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from flows.accumulators import ARROW, State
+from flows.accumulators import State
 from flows.grouping import distinct_rows, renumber
 from flows.groups import GroupTable
-from flows.partials import GROUP, NO_GROUPS, decode_prefix, extended, key_part, partial_fields
+from flows.partials import GROUP, NO_GROUPS, decode_prefix, extended, key_part, no_states, partial_fields
 from flows.projection import Projection
 from flows.windows import Session
 from schemas.canonical import encode
@@ -58,9 +58,7 @@ class Sessions:
             np.empty(0, np.int64),
         )  # of each key: the latest, the last touched
         self.start, self.end, self.key, self.older, self.level, self._told = (np.empty(0, np.int64) for _ in range(6))
-        self.states: list[State] = [
-            {field: np.empty(0, kind) for field, kind in acc.fields.items()} for acc in self.projection.accumulators
-        ]
+        self.states: list[State] = no_states(self.projection)
 
     def __len__(self) -> int:
         return self._count
@@ -109,8 +107,8 @@ class Sessions:
         ]
         self._told[ids] = self.start[ids]
         columns = [self._groups(self.start[ids], self.key[ids]), pa.array(self.end[ids]).cast(TIMESTAMP)]
-        for state in self.states:
-            columns += [pa.array(array[ids], ARROW[array.dtype], from_pandas=False) for array in state.values()]
+        for array in (array for state in self.states for array in state.values()):
+            columns.append(pa.array(array[ids], self.schema.field(len(columns)).type, from_pandas=False))
         return pa.record_batch(columns, schema=self.schema), pa.concat_arrays(gone)
 
     def ended(self, until: int) -> Ints:

@@ -7,6 +7,7 @@ reference fold of the log up to that cut; ``fresh`` is the undisturbed fold whos
 
 from __future__ import annotations
 
+import datetime as dt
 import errno
 import random
 import shutil
@@ -87,6 +88,12 @@ def plain_rows(expected: reference.Outcome, pair: Pair) -> dict[Any, dict[str, A
 
 def exactly(value: Any) -> Any:
     """Comparable: -0.0 is not 0.0, NaN is NaN, 1 is neither 1.0 nor true."""
+    if isinstance(value, dt.datetime):
+        return exactly((value - reference.EPOCH) // dt.timedelta(microseconds=1))
+    if isinstance(value, list):
+        return [exactly(item) for item in value]
+    if isinstance(value, dict):
+        return {name: exactly(item) for name, item in value.items()}
     return type(value).__name__, reference.identity(value)
 
 

@@ -11,6 +11,8 @@ import datetime as dt
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from dataclasses import field as attribute
+from decimal import Decimal
 from typing import Any
 
 import polars as pl
@@ -92,6 +94,7 @@ NUMBER = [
     Term(pl.col("number") / 10, known("number", lambda number: number * (1 / 10)), "float", ("number",)),
     Term(pl.col("number") % 3, known("number", lambda number: number % 3), "int", ("number",)),
     Term(pl.col("number").cast(pl.Float64, strict=False), known("number", float), "float", ("number",)),
+    Term(pl.col("number").cast(pl.Decimal(38, 2), strict=False), known("number", Decimal), "decimal", ("number",)),
 ]
 PLACE = [field("place", "text"), Term(pl.col("place") == "a", lambda e: e["place"] == "a", "bool", ("place",))]
 SIZE = [
@@ -117,8 +120,20 @@ TERMS = {
 """What can be computed, by the event types of a projection."""
 KINDS = {
     "count": agg.count, "sum": agg.sum, "mean": agg.mean, "min": agg.min, "max": agg.max, "first": agg.first,
-    "last": agg.last,
+    "last": agg.last, "var": agg.var, "std": agg.std, "min_by": agg.min_by, "max_by": agg.max_by,
+    "count_distinct": agg.count_distinct, "collect": agg.collect, "top": agg.top, "quantile": agg.quantile,
 }  # fmt: skip
+NUMBERS = {"sum": ("int", "float", "decimal"), "mean": ("int", "float", "decimal")} | dict.fromkeys(
+    ("var", "std", "quantile"), ("int", "float")
+)
+"""Kinds of terms that an aggregation takes, where it does not take all."""
+OPTIONS: dict[str, dict[str, Sequence[Any]]] = {
+    "var": {"ddof": (0, 1)},
+    "std": {"ddof": (0, 1)},
+    "collect": {"limit": (1, 2, 5, 1000)},
+    "top": {"limit": (1, 2, 5, 1000), "largest": (True, False)},
+    "quantile": {"q": ("0", "0.5", "0.99", "0.333333", "1"), "error": (0.001, 0.01, 0.5)},
+}
 LATENESS = [0, 0, 1 * US["us"], 5 * US["s"], 30 * US["s"]]
 
 
@@ -139,23 +154,44 @@ class Pair:
 
 @dataclass(frozen=True)
 class Column:
+    """``shown``: what is shown of an event that was chosen by its input, and its names where there are several."""
+
     kind: str
     input: Term | None
     where: Term | None
+    shown: tuple[Term, ...] = ()
+    options: dict[str, Any] = attribute(default_factory=dict)
 
     def said(self) -> agg.Aggregation:
         where = None if self.where is None else condition(self.where)
         if self.input is None:
             return agg.count(where=where)
-        return KINDS[self.kind](self.input.said, where=where)
+        if self.kind == "top":
+            of = {f"s{number}": term.said for number, term in enumerate(self.shown)}
+            what = of if len(of) > 1 else of["s0"]
+            limit, largest = self.options["limit"], self.options["largest"]
+            return agg.top(limit, by=self.input.said, of=what, largest=largest, where=where)
+        if self.shown:
+            return KINDS[self.kind](self.shown[0].said, by=self.input.said, where=where)
+        if self.kind == "quantile":
+            return agg.quantile(self.input.said, float(self.options["q"]), error=self.options["error"], where=where)
+        return KINDS[self.kind](self.input.said, where=where, **self.options)
 
-    def plain(self) -> tuple[str, Value, Callable[[dict[str, Any]], bool]]:
+    def plain(self) -> tuple[str, Value, Callable[[dict[str, Any]], bool], dict[str, Any]]:
         value = (lambda event: 1) if self.input is None else self.input.value
         where = self.where
-        return self.kind, value, (lambda event: True) if where is None else (lambda event: where.value(event) is True)
+        counts = (lambda event: True) if where is None else (lambda event: where.value(event) is True)
+        return self.kind, self._with_shown(value) if self.shown else value, counts, self.options
+
+    def _with_shown(self, by: Value) -> Value:
+        def pair(event: dict[str, Any]) -> Any:
+            of = {f"s{number}": term.value(event) for number, term in enumerate(self.shown)}
+            return None if by(event) is None else (by(event), of if len(of) > 1 else of["s0"])
+
+        return pair
 
     def terms(self) -> list[Term]:
-        return [term for term in (self.input, self.where) if term is not None]
+        return [term for term in (self.input, self.where, *self.shown) if term is not None]
 
 
 def condition(term: Term) -> pl.Expr:
@@ -168,8 +204,11 @@ def columns(draw: st.DrawFn, terms: Sequence[Term]) -> Column:
     kind = draw(st.sampled_from(["count", *KINDS]))
     if kind == "count" and draw(st.booleans()):
         return Column(kind, None, where)
-    fitting = [term for term in terms if kind not in ("sum", "mean") or term.kind in ("int", "float")]
-    return Column(kind, draw(st.sampled_from(fitting)), where)
+    fitting = [term for term in terms if kind not in NUMBERS or term.kind in NUMBERS[kind]]
+    most = {"min_by": 1, "max_by": 1, "top": 2}.get(kind, 0)
+    shown = draw(st.lists(st.sampled_from(terms), min_size=min(most, 1), max_size=most))
+    options = {name: draw(st.sampled_from(choices)) for name, choices in OPTIONS.get(kind, {}).items()}
+    return Column(kind, draw(st.sampled_from(fitting)), where, tuple(shown), options)
 
 
 @st.composite
@@ -181,7 +220,8 @@ def pairs(draw: st.DrawFn, name: str = "drawn", *, sums: bool = False) -> Pair:
     windowed = draw(st.none() | st.sampled_from(WINDOWS))
     lateness_us = draw(st.sampled_from(LATENESS)) if windowed else 0
     least = 0 if windowed else 1  # a view has a window or a key
-    key = draw(st.lists(st.sampled_from(terms), min_size=least, max_size=2))
+    keys = [term for term in terms if term.kind != "decimal"]
+    key = draw(st.lists(st.sampled_from(keys), min_size=least, max_size=2))
     drawn = draw(st.lists(columns(terms), min_size=1, max_size=5))
     drawn += [Column("sum", field("number", "int"), None)] * sums
     named = {f"c{number}": column for number, column in enumerate(drawn)}

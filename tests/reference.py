@@ -12,6 +12,8 @@ import math
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 AHEAD_MS_MAX = 86_400_000
@@ -40,7 +42,8 @@ class Spec:
     types: dict[str, dict[str, tuple[type, bool]]]  # type name -> field -> (Python type, required)
     reads: tuple[str, ...]
     key: Callable[[dict[str, Any]], tuple[Any, ...]]
-    columns: dict[str, tuple[str, Callable[[dict[str, Any]], Any], Callable[[dict[str, Any]], bool]]]
+    columns: dict[str, tuple[Any, ...]]
+    """Kind, input and condition as functions of an event, and options where the kind has any."""
     size_us: int | None
     lateness_us: int = 0
     where: Callable[[dict[str, Any]], Any] = lambda event: True
@@ -207,8 +210,8 @@ def united(partials: list[dict[tuple[Any, ...], Events]], spec: Spec) -> list[tu
 def row_of(parts: list[Events], spec: Spec) -> dict[str, Any]:
     """A row from what its group has in each partition."""
     row = {}
-    for name, (kind, value_of, counts) in spec.columns.items():
-        row[name] = aggregate(kind, values_of(parts, value_of, counts))
+    for name, (kind, value_of, counts, *options) in spec.columns.items():
+        row[name] = aggregate(kind, values_of(parts, value_of, counts), *options)
     return row
 
 
@@ -236,21 +239,46 @@ def total(parts: list[Any]) -> Any:
     return found
 
 
-def aggregate(kind: str, parts: list[Any]) -> Any:
+def order_of(value: Any) -> Any:
+    """What a value is sorted by."""
+    return total_order(value) if isinstance(value, float) else value
+
+
+def aggregate(kind: str, parts: list[Any], options: dict[str, Any] | None = None) -> Any:
     """One aggregation over non-null values (time, value), nested by partition, in partition order."""
+    options = options or {}
     values = [value for _, value in flat(parts)]
     if kind == "count":
         return len(values)
+    if kind == "count_distinct":
+        return len({identity(value) for value in values})
     if not values:
         return None
+    if kind in ("var", "std"):
+        found = variance(parts, options["ddof"])
+        return found if found is None or kind == "var" else math.sqrt(found)
+    if kind == "quantile":
+        return quantile(sorted(map(float, values), key=total_order), **options)
+    if kind in ("collect", "top", "min_by", "max_by"):
+        # in order of partition and offset, as far as times can be equal
+        ranked = [((time, place), value) for place, (time, value) in enumerate(flat(parts))]
+        ranked.sort(key=lambda pair: pair[0])
+        if kind == "collect":
+            return [value for _, value in ranked[: options["limit"]]]
+        largest = kind == "max_by" or options.get("largest", False)
+        ranked.sort(key=lambda pair: order_of(pair[1][0]), reverse=largest)  # of equal ones the earlier stays before
+        shown = [what for _, (_, what) in ranked]
+        return shown[: options["limit"]] if kind == "top" else shown[0]
+    if isinstance(values[0], Decimal) and kind in ("sum", "mean"):
+        whole = sum(map(Fraction, values))
+        return Decimal(f"{int(whole * 100)}E-2") if kind == "sum" else float(whole / len(values))
     if kind in ("sum", "mean"):
         if isinstance(values[0], int):
             return sum(values) if kind == "sum" else sum(values) / len(values)
         whole = total(parts)
         return whole if kind == "sum" else whole / len(values)
     if kind in ("min", "max"):
-        order = total_order if isinstance(values[0], float) else lambda value: value
-        return (min if kind == "min" else max)(values, key=order)
+        return (min if kind == "min" else max)(values, key=order_of)
     best = None
     for place, (time, value) in enumerate(
         flat(parts)
@@ -259,6 +287,58 @@ def aggregate(kind: str, parts: list[Any]) -> Any:
             best = ((time, place), value)
     assert best is not None
     return best[1]
+
+
+def variance(parts: list[Any], ddof: int) -> float | None:
+    """Exact for whole numbers; for floats step by step, as Welford and Chan say."""
+    values = [value for _, value in flat(parts)]
+    if len(values) <= ddof:
+        return None
+    if isinstance(values[0], int):
+        mean = Fraction(sum(values), len(values))
+        return float(sum((value - mean) ** 2 for value in values) / (len(values) - ddof))
+    n, _, m2 = moments(parts)
+    return m2 / (n - ddof)
+
+
+def moments(parts: list[Any]) -> tuple[float, float, float]:
+    """Count, mean and sum of squared distances, from left to right; what a part comes to is taken in as a whole."""
+    n, mean, m2 = 0.0, 0.0, 0.0
+    for item in parts:
+        if not isinstance(item, list):
+            n += 1
+            delta = item[1] - mean
+            mean = item[1] if n == 1 else mean + delta / n
+            m2 = 0.0 if n == 1 else m2 + delta * (item[1] - mean)
+            continue
+        there, its_mean, its_m2 = moments(item)
+        if n == 0 or there == 0:
+            n, mean, m2 = (there, its_mean, its_m2) if n == 0 else (n, mean, m2)
+            continue
+        delta = its_mean - mean
+        mean = mean + delta * (there / (n + there))
+        m2 = m2 + its_m2 + delta * delta * (n * there / (n + there))
+        n += there
+    return n, mean, m2
+
+
+def quantile(values: list[float], q: str, error: float) -> float:
+    """``values`` ascending. What the bucket of the value of that rank is told by."""
+    value = values[math.floor(Fraction(q) * (len(values) - 1))]
+    size, gamma = abs(value), (1 + error) / (1 - error)
+    if math.isnan(value) or math.isinf(value):
+        return value
+    if size < 2.2250738585072014e-308:
+        return 0.0
+    border = 1.0
+    if size > 1:
+        while border * gamma < size:
+            border *= gamma
+    else:
+        while border >= size and border > 2.2250738585072014e-308:
+            border /= gamma
+        border = max(border, 2.2250738585072014e-308)
+    return math.copysign(min(border * (1 + error), 1.7976931348623157e308), value)
 
 
 class Ambiguous:
