@@ -71,7 +71,6 @@ class ExtremeDecimal(ExtremeText):
     """By their encodings, whose order is theirs."""
 
     fields: ClassVar[dict[str, Any]] = {"n": np.int64, "value": bytes}
-    nothing: ClassVar[Any] = b""
 
     def update(self, state: State, ids: Ints, ok: Mask, values: pa.Array | None, time: Ints) -> None:
         super().update(state, ids, ok, encode([values]), time)

@@ -155,6 +155,38 @@ SABOTAGES = [
         '"zone": self.zone, "rules": ""}',
         ("tests/test_windows.py", "-k", "rules"),
     ),
+    Sabotage(
+        "touching-unites",
+        "a session that begins when another ends is one with it",
+        "flows/session_merge.py",
+        "start[i] >= ends[count - 1]",
+        "start[i] > ends[count - 1]",
+        folds("sessions"),
+    ),
+    Sabotage(
+        "session-final-when-late",
+        "a session is final as soon as its own events would be late",
+        "flows/windows.py",
+        "return self.gap_us",
+        "return 0",
+        folds("sessions"),
+    ),
+    Sabotage(
+        "bridges-flattened",
+        "bridges upon bridges are made at once",
+        "flows/sessions.py",
+        "level[before] = max(level[before], level[at]) + 1",
+        "level[before] = 1",
+        ("tests/test_sessions.py::test_bridges_upon_bridges",),
+    ),
+    Sabotage(
+        "old-sessions-stay",
+        "the row of a session that became part of another stays in the view",
+        "flows/session_merge.py",
+        "keys = pa.concat_arrays([*removed, ",
+        "keys = pa.concat_arrays([NO_GROUPS, ",
+        folds("sessions"),
+    ),
     # -- sums, extremes, first and last
     Sabotage(
         "float-by-slice",
