@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from flows.accumulators import ARROW, State
+from flows.entries import as_binary
 from flows.groups import GroupTable
 from flows.projection import Projection
 from schemas.canonical import decode
@@ -85,7 +86,9 @@ class Partials:
         """Partials of groups, schema ``self.schema``."""
         columns = [self.table.keys(ids)]
         for array in (array for state in self.states for array in state.values()):
-            columns.append(pa.array(array[ids], self.schema.field(len(columns)).type, from_pandas=False))
+            kind = self.schema.field(len(columns)).type
+            values = array[ids]
+            columns.append(as_binary(values) if kind == pa.binary() else pa.array(values, kind, from_pandas=False))
         return pa.record_batch(columns, schema=self.schema)
 
     def rows(self, ids: Ints) -> list[State]:

@@ -199,7 +199,7 @@ def variance(partitions: list[list[tuple[int, Any]]], ddof: int) -> float | None
         mean = mean + delta * (there / (n + there))
         m2 = m2 + its_m2 + delta * delta * (n * there / (n + there))
         n += there
-    return m2 / (n - ddof)
+    return math.nan if m2 < 0 else m2 / (n - ddof)
 
 
 def quantile(values: list[float], q: str, error: float) -> float:
