@@ -127,9 +127,9 @@ SABOTAGES = [
         "float-by-slice",
         "floats are summed by NumPy within a slice, then added",
         "flows/accumulators.py",
-        'kernels.sum_floats(ids, ok, _numbers(values, np.float64), state["n"], state["total"])',
+        'kernels.sum_floats(ids, ok, numbers_of(values, np.float64), state["n"], state["total"])',
         "ok = ok if len(ok) else ids >= 0\n"
-        '        for g in np.unique(ids[ok]): state["total"][g] += _numbers(values, np.float64)[ok & (ids == g)].sum(); '
+        '        for g in np.unique(ids[ok]): state["total"][g] += numbers_of(values, np.float64)[ok & (ids == g)].sum(); '
         'state["n"][g] += int((ok & (ids == g)).sum())',
         folds("sums"),
     ),
