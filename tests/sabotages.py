@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 GOLDEN = "tests/test_golden.py"
+AGGREGATIONS = "tests/test_aggregations.py"
 
 
 @dataclass(frozen=True)
@@ -192,9 +193,9 @@ SABOTAGES = [
         "float-by-slice",
         "floats are summed by NumPy within a slice, then added",
         "flows/accumulators.py",
-        'kernels.sum_floats(ids, ok, _numbers(values, np.float64), state["n"], state["total"])',
+        'kernels.sum_floats(ids, ok, numbers_of(values, np.float64), state["n"], state["total"])',
         "ok = ok if len(ok) else ids >= 0\n"
-        '        for g in np.unique(ids[ok]): state["total"][g] += _numbers(values, np.float64)[ok & (ids == g)].sum(); '
+        '        for g in np.unique(ids[ok]): state["total"][g] += numbers_of(values, np.float64)[ok & (ids == g)].sum(); '
         'state["n"][g] += int((ok & (ids == g)).sum())',
         folds("sums"),
     ),
@@ -433,5 +434,62 @@ SABOTAGES = [
         "if found.get(partition, known if theirs.compacted else None) != known:",
         "if partition < 0:",
         ("tests/test_hybrid.py::test_two_streams_of_one_name_are_not_read_as_one",),
+    ),
+    # -- aggregations that keep more than a number
+    Sabotage(
+        "ties-backwards",
+        "of equals in two partitions the later one comes first",
+        "flows/ranked.py",
+        'entries.joined(into["entries"], other["entries"]',
+        'entries.joined(other["entries"], into["entries"]',
+        folds("aggregations"),
+    ),
+    Sabotage(
+        "as-they-come",
+        "collect takes values as they are read, not by event time",
+        "flows/ranked.py",
+        "_with_time(_nothing(len(values)), time, False)",
+        "_with_time(_nothing(len(values)), np.zeros_like(time), False)",
+        folds("aggregations"),
+    ),
+    Sabotage(
+        "distinct-twice",
+        "a value in two partitions is counted twice",
+        "flows/ranked.py",
+        "class CountDistinct(Entries):\n    unique = True",
+        "class CountDistinct(Entries):\n    unique = False",
+        folds("aggregations"),
+    ),
+    Sabotage(
+        "no-carry",
+        "the sum of squares loses what carries over between partitions",
+        "flows/variances.py",
+        "whole = half + carry",
+        "whole = half + carry * 0",
+        (f"{AGGREGATIONS}::test_a_variance_of_whole_numbers_is_the_exact_one",),
+    ),
+    Sabotage(
+        "wrapping-money",
+        "a sum of decimals forgets its third word",
+        "flows/decimals.py",
+        "high[g] += over - np.int64(values[i, 1] >> np.uint64(63))",
+        "high[g] += 0 * over",
+        (AGGREGATIONS, "-k", "decimals"),
+    ),
+    Sabotage(
+        "wide-bucket",
+        "a value on the border of two buckets goes into the upper one",
+        "flows/sketches.py",
+        'np.searchsorted(table, sizes, side="left")',
+        'np.searchsorted(table, sizes, side="right")',
+        (AGGREGATIONS, "-k", "buckets"),
+    ),
+    Sabotage(
+        "failing-batch",
+        "arithmetic with decimals is allowed",
+        "flows/decimal_rules.py",
+        'if kind == "BinaryExpr" and body["op"] in COMPUTES',
+        'if kind == "BinaryExpr" and body["op"] in ()',
+        ("tests/test_projection.py",),
     ),
 ]
