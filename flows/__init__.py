@@ -13,16 +13,31 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from flows import agg
     from flows.projection import Projection
+    from flows.python_folds import State, python_fold
     from flows.repairing import repair
     from flows.running import dataflow, rebuild, run
     from flows.verification import Verification, verify
     from flows.windows import tumbling
 
-__all__ = ["Projection", "Verification", "agg", "dataflow", "rebuild", "repair", "run", "tumbling", "verify"]
+__all__ = [
+    "Projection",
+    "State",
+    "Verification",
+    "agg",
+    "dataflow",
+    "python_fold",
+    "rebuild",
+    "repair",
+    "run",
+    "tumbling",
+]
+__all__ += ["verify"]
 
 _HOMES = {
     "Projection": "flows.projection",
+    "State": "flows.python_folds",
     "Verification": "flows.verification",
+    "python_fold": "flows.python_folds",
     "repair": "flows.repairing",
     "tumbling": "flows.windows",
     "verify": "flows.verification",

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from connectors.log import Slice
 from flows import kernels
 from flows import verdicts as verdict
+from flows.entities import Entities, EntityStates, Unfoldable, without_rows
 from flows.grouping import distinct_rows, renumber
 from flows.partials import Partials
 from flows.progress import Progress
@@ -27,6 +28,7 @@ from flows.verdicts import Judge
 from schemas.canonical import encode
 from schemas.decode import SUBJECT, Decoded
 from schemas.dictionary import plain
+from schemas.errors import DataError
 from schemas.event import TIMESTAMP
 
 Ints = npt.NDArray[np.int64]
@@ -84,6 +86,7 @@ class PartitionFold:
         self.projection, self.category, self.partition = projection, category, partition
         self._judge = Judge(projection)
         self._plain, self._computed = _split(projection.expressions())
+        self._entities = _entities(projection)
         self.progress = resume.copy()
         self._partials = Partials(projection)
         if partials is not None:
@@ -101,11 +104,16 @@ class PartitionFold:
         verdicts, counts = self._judge.verdicts(decoded, starts, marks)
         if counts["late"]:
             self._keep_late(part, decoded, marks, np.flatnonzero(verdicts == verdict.LATE))
-        if counts["dead_letters"]:
-            self._keep_dead(part, decoded, np.flatnonzero(verdicts == verdict.DEAD_LETTER))
+        refused: dict[int, str] = {}
         if counts["folded"]:
             everything = counts["folded"] == len(verdicts)
-            self._fold_rows(decoded, None if everything else np.flatnonzero(verdicts == verdict.FOLDED), starts)
+            rows = None if everything else np.flatnonzero(verdicts == verdict.FOLDED)
+            refused = self._fold_rows(part, decoded, rows, starts)
+            verdicts[list(refused)] = verdict.DEAD_LETTER
+            counts["folded"] -= len(refused)
+            counts["dead_letters"] += len(refused)
+        if counts["dead_letters"]:
+            self._keep_dead(part, decoded, np.flatnonzero(verdicts == verdict.DEAD_LETTER), refused)
         self.progress.count(len(verdicts), counts)
         self._advance(part, hashes, watermark)
 
@@ -139,18 +147,37 @@ class PartitionFold:
 
     # -- folding
 
-    def _fold_rows(self, decoded: Decoded, rows: Ints | None, starts: Ints | None) -> None:
-        """Fold these rows (None: all)."""
+    def _fold_rows(self, part: Slice, decoded: Decoded, rows: Ints | None, starts: Ints | None) -> dict[int, str]:
+        """Fold these rows (None: all). Returns those that were refused after all, with the reasons."""
         values = self._evaluate(decoded, rows)
         time = decoded.event_time if rows is None else decoded.event_time[rows]
         keys = [values[f"key:{name}"] for name in self.projection.key]
         if starts is not None:
             keys = [pa.array(starts if rows is None else starts[rows]).cast(TIMESTAMP), *keys]
         ids = self._group_ids(keys, len(time))
+        if self._entities is not None:
+            return self._take_entities_on(self._entities, part, decoded, rows, ids)
         for acc, state in zip(self.projection.accumulators, self._partials.states, strict=True):
             value = values.get(f"input:{acc.name}")
             acc.update(state, ids, _contributes(value, values.get(f"where:{acc.name}")), value, time)
         self._mark_changed(ids)
+        return {}
+
+    def _take_entities_on(
+        self, entities: Entities, part: Slice, decoded: Decoded, rows: Ints | None, ids: Ints
+    ) -> dict[int, str]:
+        place = np.arange(len(ids)) if rows is None else rows
+        try:
+            refused = entities.run(self._partials.states[0], ids, lambda name: self._column(decoded, name, rows))
+        except Unfoldable as error:
+            offset = part.records.column("offset")[int(place[error.row])].as_py()
+            raise DataError(
+                f"the fold of view {self.projection.title} cannot take an event: {error.reason}",
+                where=f"{self.category}/{self.partition} at offset {offset:,}",
+                do='make the fold take it, with a new version; or let such events be dead letters: on_error="dead_letter"',
+            ) from error
+        self._mark_changed(without_rows(ids, refused))
+        return {int(place[row]): reason for row, reason in refused.items()}
 
     def _group_ids(self, keys: list[pa.Array], n: int) -> Ints:
         """The group of each row. Only the distinct keys of the slice are encoded and looked up."""
@@ -221,8 +248,9 @@ class PartitionFold:
         columns += [self._column(decoded, "event_type", rows), *self._raw(part, rows)]
         self._late.append(pa.record_batch(columns, schema=LATE))
 
-    def _keep_dead(self, part: Slice, decoded: Decoded, rows: Ints) -> None:
-        reasons = pa.array([self._judge.reason(decoded, row) for row in rows.tolist()], pa.string())
+    def _keep_dead(self, part: Slice, decoded: Decoded, rows: Ints, refused: Mapping[int, str]) -> None:
+        found = [refused[row] if row in refused else self._judge.reason(decoded, row) for row in rows.tolist()]
+        reasons = pa.array(found, pa.string())
         self._dead.append(
             pa.record_batch([*self._place(part, rows), *self._raw(part, rows), reasons], schema=DEAD_LETTERS)
         )
@@ -257,6 +285,13 @@ def _contributes(value: pa.Array | None, where: pa.Array | None) -> Mask:
         return ok
     chosen = np.asarray(pc.fill_null(where, False))
     return ok & chosen if len(ok) else chosen
+
+
+def _entities(projection: Projection) -> Entities | None:
+    (accumulator, *_) = projection.accumulators
+    if projection.fold is None or not isinstance(accumulator, EntityStates):
+        return None
+    return Entities(projection.fold, accumulator, projection.reads)
 
 
 def _split(expressions: Mapping[str, pl.Expr]) -> tuple[dict[str, str], dict[str, pl.Expr]]:

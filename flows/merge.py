@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from connectors.changes import Changes
 from connectors.manifest import TableSpec
 from flows.fold import DEAD_LETTERS, LATE, Delta
+from flows.one_partition import check_one_partition
 from flows.partials import GROUP, Partials, partial_fields
 from flows.progress import NO_WATERMARK, Progress
 from flows.projection import Projection
@@ -112,7 +113,7 @@ class ViewMerge:
             [_union(changed[place], ids, len(self._partials[place])) for place, ids in final.items()],
         )
         changes = {
-            "rows": Changes(_by_parts(touched, self._rows), None),
+            "rows": self._row_changes(touched),
             "partials": self._partial_changes(touched, changed, final),
             "late": Changes(pa.concat_tables([LATE.empty_table(), *self._late]).combine_chunks(), None),
             "dead_letters": Changes(pa.concat_tables([DEAD_LETTERS.empty_table(), *self._dead]).combine_chunks(), None),
@@ -144,8 +145,16 @@ class ViewMerge:
             for place, ids in self._changed.items()
         }
 
-    def _rows(self, touched: Touched) -> pa.Table:
+    def _row_changes(self, touched: Touched) -> Changes:
+        gone: list[pa.BinaryArray] = []
+        rows = _by_parts(touched, lambda part: self._rows(part, gone))
+        return Changes(rows, pa.concat_arrays(gone) if gone else None)
+
+    def _rows(self, touched: Touched, gone: list[pa.BinaryArray]) -> pa.Table:
+        """The rows of the touched groups; the keys of those that have none go to ``gone`` (a group is the key of its row)."""
         projection = self.projection
+        if projection.fold:
+            check_one_partition(projection, touched, list(self._partials))
         merged: list[dict[str, npt.NDArray[Any]]] | None = None
         for partials, ids in zip(self._partials.values(), touched.ids, strict=True):
             states = partials.rows(ids)
@@ -157,8 +166,14 @@ class ViewMerge:
         assert merged is not None
         key_types = [*([TIMESTAMP] if projection.window else []), *projection.key_types]
         keys = decode(touched.groups, key_types) if key_types else []
-        values = [acc.finish(state) for acc, state in zip(projection.accumulators, merged, strict=True)]
-        return pa.Table.from_arrays(self._with_window(keys, values), schema=projection.schema)
+        both = list(zip(projection.accumulators, merged, strict=True))
+        values = [value for acc, state in both for value in acc.finish_all(state)]
+        rows = pa.Table.from_arrays(self._with_window(keys, values), schema=projection.schema)
+        present = [mask for acc, state in both if (mask := acc.present(state)) is not None]
+        if not present or (there := np.logical_and.reduce(present)).all():
+            return rows
+        gone.append(touched.groups.filter(pa.array(~there)))
+        return rows.filter(pa.array(there))
 
     def _with_window(self, keys: list[pa.Array], values: list[pa.Array]) -> list[pa.Array]:
         window = self.projection.window

@@ -26,7 +26,9 @@ import pyarrow as pa
 
 from flows.accumulators import Count, accumulator
 from flows.agg import Aggregation
+from flows.entities import EntityStates
 from flows.expressions import render
+from flows.python_folds import PythonFold
 from flows.windows import Tumbling
 from schemas import Category, Event
 from schemas.errors import UsageError
@@ -49,23 +51,26 @@ class Projection:
         name: str,
         version: int = 1,
         category: Category,
-        columns: Mapping[str, Aggregation],
+        columns: Mapping[str, Aggregation] | None = None,
         events: Sequence[type[Event]] | None = None,
         key: Sequence[str] | Mapping[str, str | pl.Expr] = (),
         window: Tumbling | None = None,
         allowed_lateness: dt.timedelta = dt.timedelta(0),
+        fold: PythonFold | None = None,
     ) -> None:
-        self.name, self.version, self.category, self.window = name, version, category, window
+        self.name, self.version, self.category, self.window, self.fold = name, version, category, window, fold
         self.events = tuple(category.events if events is None else events)
         self.allowed_lateness_us = allowed_lateness // _US
         pairs = key.items() if isinstance(key, Mapping) else [(part, part) for part in key]
         self.key = {part: pl.col(value) if isinstance(value, str) else value for part, value in pairs}
-        self.columns = dict(columns)
+        self.columns = dict(columns or {})
         self._check_names()
         self.fields = self._readable_fields()
         self.reads = self._check_reads()
         self.types = self._expression_types()
-        self.accumulators = [self._accumulator(column) for column in self.columns]
+        self.accumulators = [self._accumulator(column) for column in self.columns] + (
+            [EntityStates(fold)] if fold else []
+        )
 
     def over(self, category: Category) -> Projection:
         """The same projection of another category with the same event types (another topic, for example)."""
@@ -78,6 +83,7 @@ class Projection:
             key=self.key,
             window=self.window,
             allowed_lateness=dt.timedelta(microseconds=self.allowed_lateness_us),
+            fold=self.fold,
         )
 
     def __repr__(self) -> str:
@@ -109,7 +115,7 @@ class Projection:
     def schema(self) -> pa.Schema:
         """The view's Arrow schema."""
         fields = [pa.field(name, kind) for name, kind in zip(self.key, self.key_types, strict=True)]
-        fields += [pa.field(acc.name, acc.result) for acc in self.accumulators]
+        fields += [output for acc in self.accumulators for output in acc.outputs]
         if self.window:
             bounds = [pa.field(name, TIMESTAMP, nullable=False) for name in ("window_start", "window_end")]
             fields = [*bounds, *fields, pa.field("is_final", pa.bool_(), nullable=False)]
@@ -133,7 +139,7 @@ class Projection:
                 "where": None if aggregation.where is None else render(aggregation.where, f"{place}, column `{name}`"),
                 "type": str(acc.result),
             }
-            for (name, aggregation), acc in zip(self.columns.items(), self.accumulators, strict=True)
+            for (name, aggregation), acc in zip(self.columns.items(), self.accumulators, strict=not self.fold)
         }
         text = {
             "category": self.category.name,
@@ -144,6 +150,7 @@ class Projection:
             "window": self.window.render() if self.window else None,
             "allowed_lateness_us": self.allowed_lateness_us if self.window else None,
             "columns": columns,
+            **({"fold": self.fold.definition()} if self.fold else {}),
         }
         return json.dumps(text, indent=1, sort_keys=True, ensure_ascii=False)
 
@@ -159,10 +166,15 @@ class Projection:
                 f"the name `{self.name}` version {self.version}",
                 "use lower-case letters, digits and _; versions begin at 1",
             )
-        names = [*self.key, *self.columns]
+        names = [*self.key, *self.columns, *(field.name for field in (self.fold.fields if self.fold else ()))]
         if twice := {name for name in names if names.count(name) > 1 or name in RESERVED}:
             raise self._wrong(f"the column names {sorted(twice)} are reserved or used twice", "rename them")
-        if not self.columns:
+        if self.fold and (self.columns or self.window or not self.key):
+            raise self._wrong(
+                "a Python fold with columns, with a window or without a key",
+                "give it a key and nothing else: its state is the view",
+            )
+        if not self.columns and not self.fold:
             raise self._wrong("no columns", 'give at least one, for example columns={"events": agg.count()}')
         if not self.key and not self.window:
             raise self._wrong(
@@ -192,7 +204,8 @@ class Projection:
     def _check_reads(self) -> tuple[str, ...]:
         for name, expression in self.expressions().items():
             render(expression, f"projection {self.title}, {name.replace(':', ' of `')}`")
-        reads = sorted({root for expression in self.expressions().values() for root in expression.meta.root_names()})
+        roots = {root for expression in self.expressions().values() for root in expression.meta.root_names()}
+        reads = sorted(roots.union(self.fold.reads_of(self.fields) if self.fold else ()))
         for name in reads:
             if name not in self.fields and name not in BUILT_IN:
                 known = [*self.fields, *BUILT_IN]
