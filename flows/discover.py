@@ -17,7 +17,7 @@ from schemas.errors import UsageError
 ENGINE_ROOM = frozenset(
     "accumulators agg cli cli_archive cli_options cli_proof cluster code_text committer demo derived discover "
     "display engine entities expressions facts flights_facts flights_feed fold fold_guard grouping groups job kernels merge "
-    "one_partition pacing partials pipeline progress projection purity python_folds query refolding repairing running status "
+    "one_partition pacing partials pipeline progress projection purity python_folds query refolding repairing returned running status "
     "stopping touched verdicts verification windows".split()
 )
 """Modules of this package that hold no projections: not worth importing to look for them."""

@@ -13,8 +13,6 @@ of an event, is never more than was in the log, however it was sliced.
 from __future__ import annotations
 
 import datetime as dt
-import math
-import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -27,15 +25,14 @@ from flows import kernels
 from flows.accumulators import Count, Ints, Mask, State, from_order
 from flows.fold_guard import caught, guarded
 from flows.python_folds import STOP, PythonFold
+from flows.returned import EPOCH, keeper
 from schemas.dictionary import TEXTS
 from schemas.event import TIMESTAMP, Field
 
-EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 EPOCH_DAY = dt.date(1970, 1, 1).toordinal()
 US = dt.timedelta(microseconds=1)
 REASON_MAX = 300
 _ALL = np.empty(0, np.bool_)
-Check = Callable[[Any], Any]
 Values = list[Any]
 
 
@@ -105,7 +102,7 @@ class Entities:
     def __init__(self, fold: PythonFold, accumulator: EntityStates, reads: Sequence[str]) -> None:
         self._fold, self._accumulator = fold, accumulator
         self._event_class = _event_class(reads)
-        self._kept = _keeper(fold)
+        self._kept = keeper(fold.state, fold.fields)
 
     def run(self, state: State, ids: Ints, column: Callable[[str], pa.Array]) -> dict[int, str]:
         """Take each row's entity on by the row's event; ``column`` gives the events' columns, which are asked for when they are
@@ -200,14 +197,21 @@ def python_values(array: pa.Array) -> Values:
 
 
 def _from_numbers(kind: pa.DataType, numbers: Ints, absent: Mask) -> Values:
-    values: Values = numbers.tolist()
+    if kind not in (TIMESTAMP, pa.date32(), pa.bool_()) or not absent.any():
+        return _with_nulls(_present(kind, numbers), absent)
+    values: Values = [None] * len(numbers)
+    there = np.flatnonzero(~absent)
+    for place, value in zip(there.tolist(), _present(kind, numbers[there]), strict=True):
+        values[place] = value
+    return values
+
+
+def _present(kind: pa.DataType, numbers: Ints) -> Values:
     if kind == TIMESTAMP:
-        values = [naive.replace(tzinfo=dt.UTC) for naive in numbers.view("M8[us]").tolist()]
-    elif kind == pa.date32():
-        values = [dt.date.fromordinal(day + EPOCH_DAY) for day in values]
-    elif kind == pa.bool_():
-        values = [number != 0 for number in values]
-    return _with_nulls(values, absent)
+        return [naive.replace(tzinfo=dt.UTC) for naive in numbers.view("M8[us]").tolist()]
+    if kind == pa.date32():
+        return [dt.date.fromordinal(day + EPOCH_DAY) for day in numbers.tolist()]
+    return (numbers != 0).tolist() if kind == pa.bool_() else numbers.tolist()
 
 
 def _with_nulls(values: Values, absent: Mask) -> Values:
@@ -216,100 +220,7 @@ def _with_nulls(values: Values, absent: Mask) -> Values:
     return values
 
 
-# -- what is kept of a state
-
-
-def _keeper(fold: PythonFold) -> Callable[[Any], tuple[Any, ...]]:
-    """Checks what a function returned; gives the values of its fields, in the one form that each can have."""
-    state, names = fold.state, [field.name for field in fold.fields]
-    get = operator.attrgetter(*names) if len(names) > 1 else lambda after: (getattr(after, names[0]),)
-    checks = [_nullable(_CHECKS[field.type]) if field.nullable else _CHECKS[field.type] for field in fold.fields]
-    whole = len(names) if not hasattr(state, "__slots__") else None
-
-    def kept(after: Any) -> tuple[Any, ...]:
-        if type(after) is not state:
-            raise TypeError(f"the fold returned {_article(after)}, not {state.__name__} or None")
-        values = get(after)
-        try:
-            found = tuple([check(value) for check, value in zip(checks, values)])  # noqa: B905 - of one length
-        except (TypeError, ValueError, OverflowError):
-            raise _which(fold, checks, values) from None
-        if whole is not None and len(vars(after)) != whole:
-            more = sorted(set(vars(after)) - set(names))
-            raise TypeError(f"the state was given attributes that are no fields of it: {', '.join(more)}")
-        return found
-
-    return kept
-
-
-def _which(fold: PythonFold, checks: Sequence[Check], values: Sequence[Any]) -> Exception:
-    for field, check, value in zip(fold.fields, checks, values, strict=True):
-        try:
-            check(value)
-        except (TypeError, ValueError, OverflowError) as error:
-            return type(error)(
-                f"field `{field.name}` became {error if str(error) else _article(value)}, not {field.type}"
-            )
-    raise AssertionError("one of them was refused")
-
-
-def _article(value: Any) -> str:
-    return "None" if value is None else f"a {type(value).__name__}"
-
-
-def _nullable(check: Check) -> Check:
-    return lambda value: None if value is None else check(value)
-
-
-def _int(value: Any) -> int:
-    if type(value) is not int:
-        raise TypeError
-    if not -(2**63) <= value < 2**63:
-        raise OverflowError("an int beyond 64 bits")
-    return value
-
-
-def _float(value: Any) -> float:
-    if type(value) is float:
-        return value if value == value else math.nan  # one NaN
-    if type(value) is not int:
-        raise TypeError
-    return float(value)
-
-
-def _text(value: Any) -> str:
-    if type(value) is not str:
-        raise TypeError
-    if not value.isascii():
-        value.encode()  # half of a surrogate pair is no text
-    return value
-
-
-def _exactly(kind: type) -> Check:
-    def check(value: Any) -> Any:
-        if type(value) is not kind:
-            raise TypeError
-        return value
-
-    return check
-
-
-def _instant(value: Any) -> dt.datetime:
-    if type(value) is not dt.datetime:
-        raise TypeError
-    if value.tzinfo is None:
-        raise ValueError("a datetime without a time zone")
-    return value if value.tzinfo is dt.UTC and not value.fold else EPOCH + (value - EPOCH)
-
-
-_CHECKS: dict[pa.DataType, Check] = {
-    pa.int64(): _int,
-    pa.float64(): _float,
-    pa.string(): _text,
-    pa.bool_(): _exactly(bool),
-    pa.date32(): _exactly(dt.date),
-    TIMESTAMP: _instant,
-}
+# -- why an event was refused
 
 
 def _reason(error: Exception) -> str:

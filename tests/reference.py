@@ -37,6 +37,8 @@ class Spec:
     columns: dict[str, tuple[str, Callable[[dict[str, Any]], Any], Callable[[dict[str, Any]], bool]]]
     size_us: int | None
     lateness_us: int = 0
+    step: Callable[[dict[str, Any] | None, dict[str, Any]], dict[str, Any] | None] | None = None
+    """A Python fold: the row of an entity after an event, from the row before it. It raises where the event is a dead letter."""
 
 
 @dataclass
@@ -69,6 +71,7 @@ def fold(partitions: list[list[Record]], spec: Spec) -> Outcome:
     """``partitions``: per partition the records in offset order."""
     outcome = Outcome()
     partials: list[dict[tuple[Any, ...], list[tuple[int, dict[str, Any]]]]] = []
+    entities: dict[tuple[Any, ...], tuple[int, dict[str, Any] | None]] = {}  # of a Python fold: partition and row
     for number, records in enumerate(partitions):
         watermark: int | None = None
         groups: dict[tuple[Any, ...], list[tuple[int, dict[str, Any]]]] = {}
@@ -85,19 +88,39 @@ def fold(partitions: list[list[Record]], spec: Spec) -> Outcome:
                     outcome.late[(number, offset)] = (start, event["event_time"], before)
                 else:
                     group = (start, *(identity(part) for part in spec.key(event)))
-                    groups.setdefault(group, []).append((event["event_time"], event))
+                    if spec.step is None or taken_on(group, number, event, spec.step, entities):
+                        groups.setdefault(group, []).append((event["event_time"], event))
+                    else:
+                        fate = "dead_letters"
             if fate == "dead_letters":
                 outcome.dead.add((number, offset))
             counts[fate] = counts.get(fate, 0) + 1
         partials.append(groups)
         outcome.counts.append(counts)
         outcome.watermarks.append(watermark)
+    if spec.step is not None:
+        outcome.rows = {group: row for group, (_, row) in entities.items() if row is not None}
+        return outcome
     for group in {group for groups in partials for group in groups}:
         outcome.rows[group] = row_of(group, [groups.get(group, []) for groups in partials], spec)
         if spec.size_us is not None:
             end = group[0] + spec.size_us + spec.lateness_us
             outcome.rows[group]["is_final"] = all(w is not None and w >= end for w in outcome.watermarks)
     return outcome
+
+
+def taken_on(
+    group: tuple[Any, ...], partition: int, event: dict[str, Any], step: Callable[..., Any], entities: dict[Any, Any]
+) -> bool:
+    """Whether a Python fold takes the event; if so, its entity is taken on."""
+    there, row = entities.get(group, (partition, None))
+    try:
+        row = step(None if row is None else dict(row), event)
+    except ValueError:
+        return False
+    assert there == partition, "an entity of a Python fold lives in one partition"
+    entities[group] = (partition, row)
+    return True
 
 
 def row_of(group: tuple[Any, ...], partitions: list[list[tuple[int, dict[str, Any]]]], spec: Spec) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from hypothesis import given, note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from memory_log import CONTROL, REMOVED, Entry, MemoryLog
+from random_fold import folded_pairs, of_partition
 from random_projection import SEEDS, TYPES, Moved, Pair, entry, pairs, partitions, things, value
 
 from connectors import open_view
@@ -57,6 +58,9 @@ def cases(draw: st.DrawFn, *, large: bool) -> Case:
     """One view or two of other columns, a log, sometimes a later origin, and a seed of what happens."""
     log = draw(partitions(large=large))
     views = [draw(pairs("drawn", sums=large))] + ([draw(pairs("neighbour"))] if draw(st.booleans()) else [])
+    if draw(st.integers(0, 3)) == 3:
+        views[-1] = draw(folded_pairs(views[-1].projection.name))
+        log = [of_partition(entries, partition) for partition, entries in enumerate(log)]
     origin = [draw(st.integers(0, len(part))) for part in log] if draw(st.integers(0, 5)) == 5 else None
     return Case(views, log, origin, draw(SEEDS))
 
@@ -139,7 +143,9 @@ def test_whatever_happens_on_the_way_many_times(case: Case) -> None:
 class Lives(RuleBasedStateMachine):
     """One view of a log that grows: run, stopped, failed, rebuilt, verified and collected in any order."""
 
-    @initialize(pair=pairs(), partitions=st.integers(1, 4), gaps=st.sampled_from([CONTROL, REMOVED]))
+    @initialize(
+        pair=pairs() | pairs() | folded_pairs(), partitions=st.integers(1, 4), gaps=st.sampled_from([CONTROL, REMOVED])
+    )
     def begin(self, pair: Pair, partitions: int, gaps: str) -> None:
         self.pair, self.gaps = pair, gaps
         self.store = Path(tempfile.mkdtemp(prefix="refold-lives-"))
@@ -152,7 +158,7 @@ class Lives(RuleBasedStateMachine):
         place = partition % len(self.log.partitions)
         end = self.log.ends[place]
         fresh = [entry(seed, end + n, large=False, gaps=self.gaps) for n, seed in enumerate(seeds)]
-        self.log.partitions[place].extend(fresh)
+        self.log.partitions[place].extend(of_partition(fresh, place) if self.pair.projection.fold else fresh)
         self.log.ends[place] += len(fresh)
 
     @rule(seed=SEEDS)
