@@ -102,7 +102,11 @@ class _Search:
         tree = tree_of(thing, name)
         entry["code"] = text_hash(tree)
         uses: dict[str, str] = {}
-        for function in _functions(thing, name):
+        _check_attributes(thing, name)
+        for function in _functions(thing):
+            if isinstance(thing, type) and function.__qualname__.rpartition(".")[0] != thing.__qualname__:
+                uses[function.__qualname__] = self._meaning(function, (function.__name__,), name)
+                continue  # it was made elsewhere
             _check_code(function, tree, name)
             space = _Space(function)
             for reference in sorted(set(_names(tree, space))):
@@ -149,19 +153,24 @@ class _Space:
         return self._globals.get(name, getattr(builtins, name, None))
 
 
-def _functions(thing: types.FunctionType | type, where: str) -> Iterator[types.FunctionType]:
-    """The function itself; of a class, all its methods. Raises ``ImpureFold`` for a class that keeps what can change."""
+def _functions(thing: types.FunctionType | type) -> list[types.FunctionType]:
+    """The function itself; of a class, all that it has, wherever they were made (but by ``dataclasses``)."""
     if isinstance(thing, types.FunctionType):
-        yield thing
-        return
+        return [thing]
+    parts = [part for value in vars(thing).values() for part in _parts(value)]
+    return [part for part in parts if isinstance(part, types.FunctionType) and part.__code__.co_filename != "<string>"]
+
+
+def _parts(value: Any) -> tuple[Any, ...]:
+    if isinstance(value, property):
+        return value.fget, value.fset
+    return (getattr(value, "__func__", value),)
+
+
+def _check_attributes(thing: types.FunctionType | type, where: str) -> None:
+    """Refuse a class that keeps what can change. (What ``enum`` and Python keep there has names with underscores at both ends.)"""
     for name, value in vars(thing).items():
-        inner = value.fget if isinstance(value, property) else getattr(value, "__func__", value)
-        if isinstance(inner, types.FunctionType):
-            if inner.__module__ == thing.__module__ and inner.__qualname__ == f"{thing.__qualname__}.{name}":
-                if inner.__code__.co_filename == "<string>":
-                    continue  # made by ``dataclasses``
-                yield inner
-        elif isinstance(value, list | dict | set | bytearray) and not (name[0] == "_" and name[-1] == "_"):
+        if isinstance(value, list | dict | set | bytearray) and not (name[0] == "_" and name[-1] == "_"):
             raise _refused(f"`{thing.__qualname__}.{name}` is a {type(value).__name__}, which can change", where)
 
 
