@@ -134,7 +134,9 @@ class _Search:
                 return f"event {value.type_name}"
             return full if _is_installed(value.__module__) else self.code(value)
         if isinstance(value, (*CODE, types.ModuleType)):
-            return full
+            owner = _owner(value)
+            is_free = owner is None or isinstance(owner, type)
+            return full if is_free else f"{full} of {_constant(owner, f'`{said}`', where)}"
         return _constant(value, f"`{said}`", where)
 
 
@@ -232,12 +234,18 @@ def _global_names(code: types.CodeType) -> set[str]:
     }
 
 
+def _owner(value: Any) -> Any:
+    """What a built-in method is bound to; None for a function."""
+    owner = getattr(value, "__self__", None)
+    return None if isinstance(owner, types.ModuleType) else owner
+
+
 def _full_name(value: Any) -> str:
     if isinstance(value, types.ModuleType):
         return value.__name__
-    owner = getattr(value, "__self__", None)
-    if isinstance(owner, type):
-        return f"{owner.__module__}.{owner.__qualname__}.{value.__name__}"
+    if (owner := _owner(value)) is not None:
+        home = owner if isinstance(owner, type) else type(owner)
+        return f"{home.__module__}.{home.__qualname__}.{value.__name__}"
     named = value if hasattr(value, "__qualname__") else type(value)
     return f"{getattr(named, '__module__', None) or 'builtins'}.{named.__qualname__}"
 
