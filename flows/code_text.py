@@ -51,6 +51,8 @@ def code_text(node: Any) -> str:
     fields = dict(ast.iter_fields(node))
     if isinstance(node, _WITH_DOCSTRING):
         fields["body"] = _without_docstring(node.body)
+    if isinstance(node, ast.JoinedStr):  # Python 3.12 ends some format specifications with an empty text
+        fields["values"] = [part for part in node.values if not (isinstance(part, ast.Constant) and part.value == "")]
     said = [
         f"{name}={code_text(value)}"
         for name, value in sorted(fields.items())

@@ -148,7 +148,7 @@ class ViewMerge:
     def _row_changes(self, touched: Touched) -> Changes:
         gone: list[pa.BinaryArray] = []
         rows = _by_parts(touched, lambda part: self._rows(part, gone))
-        return Changes(rows, pa.concat_arrays(gone) if gone else None)
+        return Changes(rows, pa.concat_arrays(gone) if gone else None)  # in any order
 
     def _rows(self, touched: Touched, gone: list[pa.BinaryArray]) -> pa.Table:
         """The rows of the touched groups; the keys of those that have none go to ``gone`` (a group is the key of its row)."""

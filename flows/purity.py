@@ -105,8 +105,9 @@ class _Search:
         _check_attributes(thing, name)
         for function in _functions(thing):
             if isinstance(thing, type) and function.__qualname__.rpartition(".")[0] != thing.__qualname__:
-                uses[function.__qualname__] = self._meaning(function, (function.__name__,), name)
-                continue  # it was made elsewhere
+                if not _is_installed(function.__module__):  # ``enum`` puts some of its own into a class
+                    uses[function.__qualname__] = self.code(function)
+                continue
             _check_code(function, tree, name)
             space = _Space(function)
             for reference in sorted(set(_names(tree, space))):

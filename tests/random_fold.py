@@ -40,6 +40,8 @@ def tallied(tally: Tally | None, event: Any) -> Tally | None:
         return None
     if tally is None:
         tally = Tally(0, event.place)
+    if tally.at is not None and tally.at.utcoffset():
+        raise AssertionError("instants of a state are in UTC, always")
     tally.events += 1
     if event.event_type == "Moved":
         tally.at = event.event_time.astimezone(dt.timezone(dt.timedelta(hours=-3)))

@@ -124,6 +124,21 @@ def test_whatever_happens_on_the_way_the_tables_are_those_of_a_fresh_fold(case: 
     follow(case)
 
 
+@st.composite
+def cases_of_folds(draw: st.DrawFn) -> Case:
+    """A view with a Python fold alone; whole numbers may be beyond what a state can hold."""
+    log = draw(st.booleans().flatmap(lambda large: partitions(large=large)))
+    return Case(
+        [draw(folded_pairs())], [of_partition(part, number) for number, part in enumerate(log)], None, draw(SEEDS)
+    )
+
+
+@examples(12)
+@given(case=cases_of_folds())
+def test_whatever_happens_on_the_way_a_python_fold_takes_the_same_entities_on(case: Case) -> None:
+    follow(case)
+
+
 @examples(10)
 @given(case=cases(large=True))
 def test_a_sum_that_does_not_fit_is_an_error_whatever_happens_on_the_way(case: Case) -> None:
