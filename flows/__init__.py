@@ -1,6 +1,7 @@
 """Projections, the fold, and the commands over them.
 
     from flows import Projection, agg, tumbling, dataflow, run, rebuild, verify, repair
+    from flows import State, python_fold                          for folds in Python
 
 Names are loaded on first use, so that ``refold --help`` and queries stay quick.
 """

@@ -65,6 +65,7 @@ FIXED = (
     dt.timedelta,
     dt.timezone,
 )
+MADE_BY_PYTHON = frozenset(("_fields", "_field_defaults", "_abc_impl"))
 CODE = (
     types.BuiltinFunctionType,
     types.MethodDescriptorType,
@@ -99,10 +100,11 @@ class _Search:
             name = f"{thing.__qualname__} ({again})"
         self._names[id(thing)] = name
         entry = self.known[name] = {}
+        if hasattr(thing, "__wrapped__"):
+            raise _refused("it is wrapped by a decorator", name, "use the function itself")
         tree = tree_of(thing, name)
         entry["code"] = text_hash(tree)
         uses: dict[str, str] = {}
-        _check_attributes(thing, name)
         for function in _functions(thing):
             if isinstance(thing, type) and function.__qualname__.rpartition(".")[0] != thing.__qualname__:
                 if not _is_installed(function.__module__):  # ``enum`` puts some of its own into a class
@@ -112,12 +114,8 @@ class _Search:
             space = _Space(function)
             for reference in sorted(set(_names(tree, space))):
                 uses[".".join(reference)] = self._meaning(space.value(reference[0]), reference, name)
-            for default in (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()):
-                _constant(default, "a default", name)
-        if uses:
-            entry["uses"] = uses
-        if bases := [self.code(base) for base in _bases(thing)]:
-            entry["bases"] = bases
+        found = {"uses": uses, "values": _values(thing, name), "bases": [self.code(base) for base in _bases(thing)]}
+        entry.update({part: value for part, value in found.items() if value})
         return name
 
     def _meaning(self, value: Any, reference: Reference, where: str) -> str:
@@ -170,11 +168,17 @@ def _parts(value: Any) -> tuple[Any, ...]:
     return (getattr(value, "__func__", value),)
 
 
-def _check_attributes(thing: types.FunctionType | type, where: str) -> None:
-    """Refuse a class that keeps what can change. (What ``enum`` and Python keep there has names with underscores at both ends.)"""
-    for name, value in vars(thing).items():
-        if isinstance(value, list | dict | set | bytearray) and not (name[0] == "_" and name[-1] == "_"):
-            raise _refused(f"`{thing.__qualname__}.{name}` is a {type(value).__name__}, which can change", where)
+def _values(thing: types.FunctionType | type, where: str) -> dict[str, str]:
+    """What a function has as defaults and a class as plain attributes, as text. Raises ``ImpureFold`` for what can change."""
+    if isinstance(thing, types.FunctionType):
+        defaults = [*(thing.__defaults__ or ()), *(thing.__kwdefaults__ or {}).values()]
+        found = {f"default {number}": value for number, value in enumerate(defaults)} | vars(thing)
+    elif issubclass(thing, enum.Enum):
+        found = {name: member.value for name, member in thing.__members__.items()}
+    else:
+        plain = {name: value for name, value in vars(thing).items() if not hasattr(type(value), "__get__")}
+        found = {name: value for name, value in plain.items() if not (name[:2] == "__" or name in MADE_BY_PYTHON)}
+    return {name: _constant(value, f"`{thing.__qualname__}.{name}`", where) for name, value in found.items()}
 
 
 def _bases(thing: types.FunctionType | type) -> list[type]:
@@ -278,7 +282,7 @@ def _constant(value: Any, said: str, where: str) -> str:
     if isinstance(value, re.Pattern):
         return f"re.compile({value.pattern!a}, {value.flags})"
     if isinstance(value, enum.Enum):
-        return f"{type(value).__qualname__}.{value.name}"
+        return f"{type(value).__qualname__}.{value.name} = {_constant(value.value, said, where)}"
     if type(value) is tuple:
         return f"tuple({', '.join(_constant(item, said, where) for item in value)})"
     if type(value) is frozenset:

@@ -102,8 +102,8 @@ def python_fold(
     """A fold for ``Projection(fold=...)``: ``function(state or None, event) -> state or None``.
 
     ``on_error``: what an event comes to at which the function raises, or returns something else than such a state: ``"dead_letter"``
-    (the state stays as it was) or ``"stop"`` (an error that names the place). ``reads``: the fields that events are decoded for;
-    an event with a bad one is a dead letter. All fields when left out.
+    (the state stays as it was) or ``"stop"`` (an error that names the place; what exhausts the stack or the memory always is).
+    ``reads``: the fields that events are decoded for; an event with a bad one is a dead letter. All fields when left out.
 
     Raises ``UsageError``; ``ImpureFold`` where the code refers to what is not the same for every run.
     """
@@ -131,7 +131,12 @@ def _fields_of(state: type) -> tuple[Field, ...]:
         if not field.init or field.kw_only or field.default_factory is not dataclasses.MISSING:
             do = "give it no field(...), or only a default"
             raise UsageError(f"field `{field.name}` is made in a way of its own", where=where, do=do)
-    hints = typing.get_type_hints(state)
+    try:
+        hints = typing.get_type_hints(state)
+    except NameError as error:
+        raise UsageError(
+            f"a type is not known: {error}", where=where, do="import it at the top of the module"
+        ) from None
     return tuple(_field(field.name, hints[field.name], where) for field in known)
 
 
