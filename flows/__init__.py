@@ -1,6 +1,6 @@
 """Projections, the fold, and the commands over them.
 
-    from flows import Projection, agg, tumbling, dataflow, run, rebuild, verify, repair
+    from flows import Projection, agg, tumbling, hopping, session, calendar, dataflow, run, rebuild, verify, repair
     from flows import State, python_fold                          for folds in Python
 
 Names are loaded on first use, so that ``refold --help`` and queries stay quick.
@@ -13,33 +13,40 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from flows import agg
+    from flows.calendars import calendar
     from flows.projection import Projection
     from flows.python_folds import State, python_fold
     from flows.repairing import repair
     from flows.running import dataflow, rebuild, run
     from flows.verification import Verification, verify
-    from flows.windows import tumbling
+    from flows.windows import hopping, session, tumbling
 
 __all__ = [
     "Projection",
     "State",
     "Verification",
     "agg",
+    "calendar",
     "dataflow",
+    "hopping",
     "python_fold",
     "rebuild",
     "repair",
     "run",
+    "session",
     "tumbling",
+    "verify",
 ]
-__all__ += ["verify"]
 
 _HOMES = {
     "Projection": "flows.projection",
     "State": "flows.python_folds",
     "Verification": "flows.verification",
+    "calendar": "flows.calendars",
+    "hopping": "flows.windows",
     "python_fold": "flows.python_folds",
     "repair": "flows.repairing",
+    "session": "flows.windows",
     "tumbling": "flows.windows",
     "verify": "flows.verification",
 }

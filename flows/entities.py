@@ -15,7 +15,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +27,11 @@ from flows.fold_guard import caught, guarded
 from flows.python_folds import STOP, PythonFold
 from flows.returned import EPOCH, keeper
 from schemas.dictionary import TEXTS
+from schemas.errors import DataError
 from schemas.event import TIMESTAMP, Field
+
+if TYPE_CHECKING:
+    from flows.projection import Projection
 
 EPOCH_DAY = dt.date(1970, 1, 1).toordinal()
 US = dt.timedelta(microseconds=1)
@@ -52,9 +56,6 @@ class EntityStates(Count):
         take = other["n"] > 0
         for field, array in other.items():
             into[field] = np.where(take, array, into[field])
-
-    def present(self, state: State) -> Mask:
-        return state["present"] != 0
 
     def finish_all(self, state: State) -> list[pa.Array]:
         return [
@@ -88,44 +89,40 @@ class EntityStates(Count):
         state["present"][ids] = present
 
 
-class Unfoldable(Exception):
-    """An event that must stop the fold. ``row``: its row."""
-
-    def __init__(self, row: int, reason: str) -> None:
-        super().__init__(reason)
-        self.row, self.reason = row, reason
-
-
 class Entities:
     """Takes the rows of a slice through the function of a fold."""
 
-    def __init__(self, fold: PythonFold, accumulator: EntityStates, reads: Sequence[str]) -> None:
-        self._fold, self._accumulator = fold, accumulator
+    def __init__(self, title: str, fold: PythonFold, accumulator: EntityStates, reads: Sequence[str]) -> None:
+        self._title, self._fold, self._accumulator = title, fold, accumulator
         self._event_class = _event_class(reads)
         self._kept = keeper(fold.state, fold.fields)
 
-    def run(self, state: State, ids: Ints, column: Callable[[str], pa.Array]) -> dict[int, str]:
-        """Take each row's entity on by the row's event; ``column`` gives the events' columns, which are asked for when they are
-        needed. Returns the rows that were refused, with the reasons; their entities are as they were. Raises ``Unfoldable``.
+    def run(
+        self, state: State, ids: Ints, values: Mapping[str, pa.Array], place: Callable[[int], str]
+    ) -> dict[int, str]:
+        """Take each row's entity on by the row's event, whose fields are ``fold:name`` in ``values``. Returns the rows that were
+        refused, with the reasons; their entities are as they were. ``place``: of a row, in words. Raises ``DataError``.
         """
         groups, local = np.unique(ids, return_inverse=True)
         states = self._accumulator.load(state, groups)
         with guarded():
-            refused = self._take_through(states, local.tolist(), self._event_class(_Columns(column)))
+            refused = self._take_through(states, local.tolist(), self._event_class(_Columns(values)), place)
         self._accumulator.save(state, groups, states)
         kernels.count(without_rows(ids, refused), _ALL, state["n"])
         return refused
 
-    def _take_through(self, states: list[tuple[Any, ...] | None], places: list[int], event: Any) -> dict[int, str]:
+    def _take_through(
+        self, states: list[tuple[Any, ...] | None], numbers: list[int], event: Any, place: Callable[[int], str]
+    ) -> dict[int, str]:
         refused: dict[int, str] = {}
         function, make, kept = self._fold.function, self._fold.state, self._kept
-        for row, place in enumerate(places):
+        for row, number in enumerate(numbers):
             event._row = row
-            before = states[place]
+            before = states[number]
             try:
                 # A fresh object each time: one that was changed before the function raised is not what is kept.
                 after = function(None if before is None else make(*before), event)
-                states[place] = None if after is None else kept(after)
+                states[number] = None if after is None else kept(after)
             except Exception as error:
                 reason = _reason(error)
                 if caught() is not None:
@@ -133,9 +130,26 @@ class Entities:
                 if self._fold.on_error == STOP or isinstance(
                     error, RecursionError | MemoryError
                 ):  # not by the event alone
-                    raise Unfoldable(row, reason) from error
+                    raise self._stopped(reason, place(row)) from error
                 refused[row] = reason
         return refused
+
+    def _stopped(self, reason: str, where: str) -> DataError:
+        return DataError(
+            f"the fold of view {self._title} cannot take an event: {reason}",
+            where=where,
+            do='make the fold take it, with a new version; or let such events be dead letters: on_error="dead_letter"',
+        )
+
+
+def entities_of(projection: Projection) -> Entities | None:
+    """What takes the entities of a projection on; None where that has no Python fold."""
+    if projection.fold is None:
+        return None
+    (accumulator,) = projection.accumulators
+    assert isinstance(accumulator, EntityStates)
+    reads = [name.removeprefix("fold:") for name in projection.expressions() if name.startswith("fold:")]
+    return Entities(projection.title, projection.fold, accumulator, reads)
 
 
 def without_rows(ids: Ints, refused: Mapping[int, str]) -> Ints:
@@ -148,12 +162,12 @@ def without_rows(ids: Ints, refused: Mapping[int, str]) -> Ints:
 class _Columns(dict[str, Values]):
     """The columns of a slice as Python values, each made when it is first asked for."""
 
-    def __init__(self, column: Callable[[str], pa.Array]) -> None:
+    def __init__(self, arrays: Mapping[str, pa.Array]) -> None:
         super().__init__()
-        self._column = column
+        self._arrays = arrays
 
     def __missing__(self, name: str) -> Values:
-        values = self[name] = python_values(self._column(name))
+        values = self[name] = python_values(self._arrays[f"fold:{name}"])
         return values
 
 

@@ -74,6 +74,11 @@ class PythonFold:
     touched: frozenset[str]
     code: dict[str, Any]
 
+    @property
+    def names(self) -> list[str]:
+        """Of the columns that come of it."""
+        return _names(self.fields)
+
     def reads_of(self, known: Iterable[str]) -> tuple[str, ...]:
         """The names to read of events that have the ``known`` fields. Raises ``UsageError`` for one that they do not have."""
         names = {*ALWAYS, *(known if self.reads is None else self.reads)}

@@ -12,6 +12,7 @@ import datetime as dt
 from collections.abc import Sequence
 from typing import Any
 
+import polars as pl
 from hypothesis import strategies as st
 from memory_log import Entry
 from random_projection import TYPES, Measured, Moved, Pair, Renamed, things
@@ -124,8 +125,48 @@ def latests(name: str) -> Pair:
     return Pair(projection, Spec(types, ("note", "subject"), key, {}, None, step=latest_plainly))
 
 
+class Doubled(State):
+    events: int
+    twice: int | None
+
+
+def doubled(state: Doubled | None, event: Any) -> Doubled | None:
+    if event.subject is None:
+        raise ValueError("of nobody")
+    return Doubled(1 if state is None else state.events + 1, event.twice)
+
+
+def doubled_plainly(state: dict[str, Any] | None, event: dict[str, Any]) -> dict[str, Any] | None:
+    if event["subject"] is None:
+        raise ValueError
+    twice = None if event["number"] is None else 2 * event["number"]
+    return {"events": 1 if state is None else state["events"] + 1, "twice": twice}
+
+
+def doubles(name: str) -> Pair:
+    """With all that comes before and after a fold. (A number that is doubled by Polars may wrap: those are left out.)"""
+    small = 2**61
+    projection = Projection(
+        name=name,
+        category=things,
+        events=[Measured, Moved],
+        derive={"twice": pl.col("number") * 2},
+        where=pl.col("number").is_null() | pl.col("number").is_between(-small, small),
+        key={"who": "subject"},
+        fold=python_fold(Doubled, doubled, reads=["twice"]),
+        finish={"more": pl.col("twice") + pl.col("events")},
+        having=pl.col("events") > 1,
+    )
+    types = {kind: TYPES[kind] for kind in ("Measured", "Moved")}
+    spec = Spec(types, ("number", "subject"), lambda event: (event["subject"],), {}, None, step=doubled_plainly)
+    spec.where = lambda event: event["number"] is None or -small <= event["number"] <= small
+    spec.finish = {"more": lambda row: None if row["twice"] is None else row["twice"] + row["events"]}
+    spec.having = lambda row: row["events"] > 1
+    return Pair(projection, spec)
+
+
 def folded_pairs(name: str = "drawn") -> st.SearchStrategy[Pair]:
-    return st.sampled_from([tallies, tallies, latests]).map(lambda make: make(name))
+    return st.sampled_from([tallies, tallies, latests, doubles]).map(lambda make: make(name))
 
 
 def of_partition(entries: Sequence[Entry], partition: int) -> list[Entry]:

@@ -27,7 +27,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from memory_log import CONTROL, REMOVED, Entry, MemoryLog
 from random_fold import folded_pairs, of_partition
-from random_projection import SEEDS, TYPES, Moved, Pair, entry, pairs, partitions, things, value
+from random_projection import TYPES, Moved, Pair, pairs, things
+from random_records import SEEDS, entry, partitions, value
 
 from connectors import open_view
 from connectors.collect import collect

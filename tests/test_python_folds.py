@@ -494,7 +494,7 @@ def test_a_fold_that_must_not_fail_stops_and_names_the_place(tmp_path: Path) -> 
     assert "LookupError: nobody placed b" in error.value.what
     assert re.fullmatch(r"orders/\d at offset \d", error.value.where or "")
     assert "dead_letter" in (error.value.do or "")
-    assert error.value.__cause__ is not None and isinstance(error.value.__cause__.__cause__, LookupError)
+    assert isinstance(error.value.__cause__, LookupError)
 
 
 def test_an_entity_in_two_partitions_is_an_error(tmp_path: Path) -> None:
