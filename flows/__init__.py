@@ -2,6 +2,7 @@
 
     from flows import Projection, agg, tumbling, hopping, session, calendar, as_of, interval_join, in_order, stream
     from flows import dataflow, run, rebuild, verify, repair
+    from flows import State, python_fold                          for folds in Python
 
 Names are loaded on first use, so that ``refold --help`` and queries stay quick.
 """
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from flows.calendars import calendar
     from flows.joins import as_of, in_order, interval_join, stream
     from flows.projection import Projection
+    from flows.python_folds import State, python_fold
     from flows.repairing import repair
     from flows.running import dataflow, rebuild, run
     from flows.verification import Verification, verify
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Projection",
+    "State",
     "Verification",
     "agg",
     "as_of",
@@ -31,6 +34,7 @@ __all__ = [
     "hopping",
     "in_order",
     "interval_join",
+    "python_fold",
     "rebuild",
     "repair",
     "run",
@@ -42,12 +46,14 @@ __all__ = [
 
 _HOMES = {
     "Projection": "flows.projection",
+    "State": "flows.python_folds",
     "Verification": "flows.verification",
     "as_of": "flows.joins",
     "calendar": "flows.calendars",
     "hopping": "flows.windows",
     "in_order": "flows.joins",
     "interval_join": "flows.joins",
+    "python_fold": "flows.python_folds",
     "repair": "flows.repairing",
     "session": "flows.windows",
     "stream": "flows.joins",

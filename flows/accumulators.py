@@ -56,6 +56,15 @@ class Count:
     def finish(self, state: State) -> pa.Array:
         return pa.array(state["n"])
 
+    @property
+    def outputs(self) -> list[pa.Field]:
+        """The columns of the view that come of it."""
+        return [pa.field(self.name, self.result)]
+
+    def finish_all(self, state: State) -> list[pa.Array]:
+        """A value for each of ``outputs``."""
+        return [self.finish(state)]
+
 
 class SumInts(Count):
     fields: ClassVar[dict[str, Any]] = {"n": np.int64, "low": np.uint64, "high": np.int64}

@@ -20,8 +20,9 @@ import pyarrow.compute as pc
 from connectors.changes import Changes
 from connectors.manifest import TableSpec
 from flows.accumulators import State
-from flows.finishing import row_changes
+from flows.finishing import PRESENT, row_changes
 from flows.fold import DEAD_LETTERS, LATE, Delta
+from flows.one_partition import check_one_partition
 from flows.partials import GROUP, Partials, partial_fields
 from flows.progress import NO_WATERMARK, Progress
 from flows.projection import Projection
@@ -159,6 +160,8 @@ class ViewMerge:
         }
 
     def _rows(self, touched: Touched) -> pa.Table:
+        if self.projection.fold:
+            check_one_partition(self.projection, touched, list(self._partials))
         merged: list[State] | None = None
         for partials, ids in zip(self._partials.values(), touched.ids, strict=True):
             states = partials.rows(ids)
@@ -175,8 +178,10 @@ class ViewMerge:
         projection = self.projection
         key_types = [*([TIMESTAMP] if projection.window else []), *projection.key_types]
         keys = decode(groups, key_types) if key_types else []
-        values = [acc.finish(state) for acc, state in zip(projection.accumulators, merged, strict=True)]
-        return pa.Table.from_arrays(self._with_window(keys, values, ends), schema=projection.folded_schema)
+        both = zip(projection.accumulators, merged, strict=True)
+        values = [value for acc, state in both for value in acc.finish_all(state)]
+        rows = pa.Table.from_arrays(self._with_window(keys, values, ends), schema=projection.folded_schema)
+        return rows.append_column(PRESENT, pa.array(merged[0]["present"] != 0)) if projection.fold else rows
 
     def _with_window(self, keys: list[pa.Array], values: list[pa.Array], ends: Ints | None) -> list[pa.Array]:
         window = self.projection.window

@@ -32,7 +32,7 @@ import pyarrow as pa
 from connectors.log import RECORDS, Slice
 from connectors.manifest import Manifest
 from connectors.table import Writer, open_writer
-from flows import Projection, agg, calendar, hopping, session, tumbling
+from flows import Projection, State, agg, calendar, hopping, python_fold, session, tumbling
 from flows.facts import cut_of
 from flows.fold import PartitionFold
 from flows.merge import Place, split_partials, table_specs
@@ -295,6 +295,32 @@ PROJECTIONS |= {
         },
     ),
 }
+
+
+class Load(State):
+    """What lies on a scale, taken on by ``loaded``."""
+
+    number: int
+    size: float | None = None
+    note: str | None = None
+    day: dt.date | None = None
+    since: dt.datetime | None = None
+    heavy: bool = False
+
+
+def loaded(load: Load | None, event: Any) -> Load | None:
+    if event.event_type == "Emptied":
+        return None
+    load = load or Load(0, since=event.event_time)
+    load.number += event.number
+    load.heavy = load.number > 100
+    load.size, load.note, load.day = event.size, event.note, event.day
+    if event.note == "broken":
+        raise LookupError(f"after {load.number}")
+    return load
+
+
+PROJECTIONS["loads"] = Projection(name="loads", category=scales, key=["place"], fold=python_fold(Load, loaded))
 
 
 def log_of(case: Case) -> list[pa.RecordBatch]:
