@@ -4,9 +4,10 @@
 
 Every fifty events are one person, three auctions and forty-six bids, as in the public generator, and so are the hot
 auctions (half of the bids), hot bidders and hot sellers (three quarters each), the sellers and auctions that are named
-a little before they appear, and auctions that end after a random time while others are being opened. Only integers go
-in, so that no machine's arithmetic can come out. Prices are spread like a log-normal law over a few thousand values, and
-``CLUMP`` events share a millisecond: ties of both kinds are frequent.
+a little before they appear, and auctions that end after a random time while others are being opened. Every fourth
+stretch of auctions has no hot one, so that several are ahead with equally many bids. Only integers go in, so that no
+machine's arithmetic can come out. Prices are spread like a log-normal law over a few hundred values, ``CLUMP`` events
+share a millisecond, and auctions end when something may happen: ties and boundaries of all kinds are frequent.
 """
 
 from __future__ import annotations
@@ -25,6 +26,10 @@ PERSON_SHARE, AUCTION_SHARE, ROUND = 1, 3, 50
 FIRST_ID, HOT_EVERY, LEAD = 1000, 100, 10
 HOT_BIDS, HOT_PEOPLE = 2, 4
 """One in so many is not hot."""
+QUIET = 4
+"""One in so many stretches of ``HOT_EVERY`` auctions has no hot one."""
+OCTAVES, STEPS = 20, 16
+"""Of prices, from 1.00 up, and how many prices to the octave."""
 ACTIVE_PEOPLE, OPEN_AUCTIONS = 200, 100
 CLUMP = 4
 FIRST_CATEGORY, CATEGORY_COUNT = 10, 5
@@ -49,7 +54,11 @@ class Market:
         return (midnight - self.events * 500 // self.per_second) // 1000 * 1000
 
     def time_ms(self, number: Ints) -> Ints:
-        return self.start_ms() + number // CLUMP * (CLUMP * 1000) // self.per_second
+        return self.start_ms() + number // CLUMP * CLUMP * 1000 // self.per_second
+
+    def tick_ms(self) -> int:
+        """Between one clump of events and the next."""
+        return max(CLUMP * 1000 // self.per_second, 1)
 
     def end_ms(self) -> int:
         """Beyond every time in the events, the last auction's end included."""
@@ -105,9 +114,9 @@ class _Lots:
         return pl.Series(texts).gather(self.below(len(texts)))
 
     def prices(self) -> Ints:
-        """Bell-shaped exponents from 0 to 20, and 64 values to the octave."""
-        exponent = sum((self.below(5 * 64 + 1) for _ in range(4)), np.zeros(len(self._number), np.int64))
-        return 100 * ((64 + exponent % 64) << (exponent // 64)) // 64
+        """Powers of two with an exponent that is bell-shaped: a sum of four draws."""
+        exponent = sum((self.below(OCTAVES * STEPS // 4 + 1) for _ in range(4)), np.zeros(len(self._number), np.int64))
+        return 100 * ((STEPS + exponent % STEPS) << (exponent // STEPS)) // STEPS
 
     def people(self) -> Ints:
         """The hot one of the moment, or one of those who registered last or are going to in a moment."""
@@ -146,7 +155,7 @@ def _persons(market: Market, number: Ints) -> pl.DataFrame:
 def _auctions(market: Market, number: Ints) -> pl.DataFrame:
     drawn, columns = _begin(market, number)
     initial = drawn.prices()
-    lasts_ms = 1 + drawn.below(2 * market.auction_ms())
+    lasts_ms = market.tick_ms() * (1 + drawn.below(2 * market.auction_ms() // market.tick_ms()))
     return pl.DataFrame(columns).with_columns(
         auction=pl.Series(FIRST_ID + _opened(number)),
         item_name=pl.format("item {}", pl.Series(drawn.below(1000))),
@@ -165,7 +174,7 @@ def _bids(market: Market, number: Ints) -> pl.DataFrame:
     last = _opened(number) - 1
     oldest = np.maximum(last - OPEN_AUCTIONS, 0)
     other = oldest + drawn.below(last - oldest + 1 + LEAD)
-    hot = drawn.below(HOT_BIDS) > 0
+    hot = (drawn.below(HOT_BIDS) > 0) & (last // HOT_EVERY % QUIET != QUIET - 1)
     named, rare = drawn.one_of(CHANNELS), drawn.below(10_000)
     is_rare = pl.Series(drawn.below(2) > 0)
     return pl.DataFrame(columns).with_columns(

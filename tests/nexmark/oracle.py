@@ -63,8 +63,7 @@ class Oracle:
         self._connection.close()
 
     def rows(self, query: str) -> pl.DataFrame:
-        found = pl.from_arrow(self._connection.execute(f"FROM ({query}) ORDER BY ALL").to_arrow_table())
-        assert isinstance(found, pl.DataFrame)
+        found = self._connection.sql(f"FROM ({query}) ORDER BY ALL").pl()
         times = [name for name, kind in found.schema.items() if isinstance(kind, pl.Datetime)]
         return found.with_columns(pl.col(times).cast(pl.Datetime("us")).dt.replace_time_zone("UTC"))
 
