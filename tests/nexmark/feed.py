@@ -97,7 +97,9 @@ def _instant(column: str) -> pl.Expr:
     time = pl.from_epoch(pl.col(column), "ms")
     whole = pl.col(column) % 1000 == 0
     return (
-        pl.when(whole).then(time.dt.strftime('"%Y-%m-%dT%H:%M:%SZ"')).otherwise(time.dt.strftime('"%Y-%m-%dT%H:%M:%S%.6fZ"'))
+        pl.when(whole)
+        .then(time.dt.strftime('"%Y-%m-%dT%H:%M:%SZ"'))
+        .otherwise(time.dt.strftime('"%Y-%m-%dT%H:%M:%S%.6fZ"'))
     )
 
 
