@@ -3,6 +3,7 @@
 | query | as |
 |---|---|
 | q1, q2 | an event table of bids: ``select``, and ``where`` |
+| q11 | a session and a count |
 | q12 | a tumbling window and a count |
 | q17 | a key with the day in it; counts with ``where``, min, max, mean, sum |
 | q18 | the last of each column by bidder and auction |
@@ -20,7 +21,7 @@ import polars as pl
 from nexmark.feed import DISORDER
 from nexmark.market import bids
 
-from flows import Projection, agg, tumbling
+from flows import Projection, agg, session, tumbling
 
 TEN_SECONDS = dt.timedelta(seconds=10)
 price = pl.col("price")
@@ -56,6 +57,14 @@ q1 = Projection(
     },
 )
 q2 = Projection(name="nexmark_q2", category=bids, where=pl.col("auction") % 123 == 0, select=["auction", "price"])
+q11 = Projection(
+    name="nexmark_q11",
+    category=bids,
+    key=["bidder"],
+    window=session(TEN_SECONDS),
+    allowed_lateness=DISORDER,
+    columns={"bid_count": agg.count()},
+)
 q12 = Projection(
     name="nexmark_q12",
     category=bids,
@@ -89,6 +98,7 @@ q18 = Projection(
 QUERIES = {
     "q1": Query((q1,), by_place=True),
     "q2": Query((q2,), by_place=True),
+    "q11": Query((q11,)),
     "q12": Query((q12,)),
     "q17": Query((q17,), lambda rows: rows.with_columns(pl.col("day").dt.to_string())),
     "q18": Query((q18,)),
