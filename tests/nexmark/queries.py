@@ -7,6 +7,7 @@
 | q12 | a tumbling window and a count |
 | q17 | a key with the day in it; counts with ``where``, min, max, mean, sum |
 | q18 | the last of each column by bidder and auction |
+| q19 | the ten highest bids by auction, as a list: the place in it is the rank |
 
 Bids may come ``DISORDER`` late, and that much lateness is allowed.
 """
@@ -94,6 +95,19 @@ q18 = Projection(
     key=["auction", "bidder"],
     columns={name: agg.last(name) for name in ("price", "channel", "url", "event_time", "extra")},
 )
+BID = ("bidder", "price", "channel", "url", "event_time", "extra")
+q19 = Projection(
+    name="nexmark_q19",
+    category=bids,
+    key=["auction"],
+    columns={"bids": agg.top(10, by="price", of={name: name for name in BID})},
+)
+
+
+def _ranked(rows: pl.DataFrame) -> pl.DataFrame:
+    ranks = pl.int_ranges(1, pl.col("bids").list.len() + 1).alias("rank_number")
+    return rows.with_columns(ranks).explode("bids", "rank_number").unnest("bids")
+
 
 QUERIES = {
     "q1": Query((q1,), by_place=True),
@@ -102,4 +116,5 @@ QUERIES = {
     "q12": Query((q12,)),
     "q17": Query((q17,), lambda rows: rows.with_columns(pl.col("day").dt.to_string())),
     "q18": Query((q18,)),
+    "q19": Query((q19,), _ranked),
 }
