@@ -240,6 +240,14 @@ SABOTAGES = [
         folds("groups"),
     ),
     Sabotage(
+        "last-of-equals",
+        "of events at one time, `last` takes the first",
+        "flows/kernels.py",
+        "if n[g] == 0 or (time[i] >= when[g] if last else time[i] < when[g]):",
+        "if n[g] == 0 or (time[i] > when[g] if last else time[i] < when[g]):",
+        ("tests/test_nexmark.py", "-k", "q18"),
+    ),
+    Sabotage(
         "zeros-are-equal",
         "the order of floats does not tell -0.0 from 0.0",
         "flows/accumulators.py",
