@@ -369,7 +369,7 @@ def _fold_and_commit(
     projection: Projection, writer: Writer, progress: dict[Place, Progress], pieces: Sequence[Slice]
 ) -> dict[Place, Progress]:
     stored = writer.read("partials")
-    merge, found = merge_of(projection, progress, stored), split_partials(projection, stored)
+    merge, found = merge_of(projection, progress, lambda name: stored), split_partials(projection, stored)
     for piece in pieces:
         place = (piece.category, piece.partition)
         pipeline = PartitionPipeline(scales, [PartitionFold(projection, *place, progress[place], found.get(place))])

@@ -219,7 +219,7 @@ class View:
 
     def reopen(self) -> None:
         """A crash: whatever was not committed is gone."""
-        self.merge = merge_of(self.projection, self.progress, self.partials())
+        self.merge = merge_of(self.projection, self.progress, lambda name: self.partials())
 
     def folds(self, partition: int) -> PartitionFold:
         place = ("things", partition)
