@@ -33,6 +33,7 @@ import pyarrow as pa
 
 from flows.accumulators import Count
 from flows.agg import Aggregation
+from flows.chains import built_in, check, fields_of, part_of
 from flows.definition import definition_of
 from flows.entities import EntityStates
 from flows.expressions import render
@@ -65,7 +66,7 @@ class Projection:
         name: str,
         version: int = 1,
         category: Category | None = None,
-        source: Join | None = None,
+        source: Join | Projection | None = None,
         columns: Mapping[str, Aggregation] | None = None,
         events: Sequence[type[Event]] | None = None,
         derive: Mapping[str, Said] | None = None,
@@ -78,7 +79,10 @@ class Projection:
         having: Said | None = None,
         fold: PythonFold | None = None,
     ) -> None:
-        self.name, self.version, self.source, self.window, self.fold = name, version, source, window, fold
+        self.name, self.version, self.window, self.fold = name, version, window, fold
+        self.source = source if isinstance(source, Join) else None
+        self.upstream = part_of(source, name, version) if isinstance(source, Projection) else None
+        self.built_in = built_in(self.upstream) if self.upstream else BUILT_IN
         self.category = self._main_category(category, events)
         self.events = tuple(self.category.events if events is None else events)
         self.allowed_lateness_us = allowed_lateness // _US
@@ -87,6 +91,8 @@ class Projection:
         self.select, self.key = as_expressions(select), as_expressions(key)
         self.columns = dict(columns or {})
         self._check_kind()
+        if self.upstream:
+            check(self, self.upstream)
         self._check_names()
         self.fields = self._readable_fields()
         self.reads = self._check_reads()
@@ -100,10 +106,10 @@ class Projection:
         return Projection(
             name=self.name,
             version=self.version,
-            category=category,
-            source=self.source,
+            category=None if self.upstream else category,
+            source=self.upstream.over(category) if self.upstream else self.source,
             columns=self.columns,
-            events=None if self.source else self.events,
+            events=None if self.source or self.upstream else self.events,
             derive=self.derive,
             where=self.where,
             select=self.select,
@@ -124,11 +130,17 @@ class Projection:
 
     @property
     def categories(self) -> tuple[Category, ...]:
-        return tuple(stream.category for stream in self.source.streams) if self.source else (self.category,)
+        source = self.bottom.source
+        return tuple(stream.category for stream in source.streams) if source else (self.category,)
+
+    @property
+    def bottom(self) -> Projection:
+        """What is folded of events: this, or the beginning of the chain of projections that this one ends."""
+        return self.upstream.bottom if self.upstream else self
 
     def reading(self, category: str) -> Projection:
-        """What is folded of each partition of a category: this, or a side of a join."""
-        return self.sides.get(category, self)
+        """What is folded of each partition of a category: this, or a side of a join, or what this is a projection of."""
+        return self.bottom.sides.get(category, self.bottom)
 
     @property
     def held_us(self) -> int:
@@ -252,11 +264,12 @@ class Projection:
             raise self._wrong(f"the key columns {hidden} would be hidden", "names of the key begin with a letter")
 
     def _main_category(self, category: Category | None, events: Sequence[type[Event]] | None) -> Category:
-        if (category is None) == (self.source is None):
+        source = self.source or self.upstream
+        if (category is None) == (source is None):
             raise self._wrong("neither or both of category= and source=", "give one of them")
-        if self.source is not None and events is not None:
+        if source is not None and events is not None:
             raise self._wrong("events= beside source=", "say it of the stream:  stream(category, SomeEvent)")
-        return category or self.source.left.category  # type: ignore[union-attr]
+        return category or (source.left if isinstance(source, Join) else source).category  # type: ignore[union-attr]
 
     def _sides(self) -> dict[str, Projection]:
         """The event tables that an ordered projection waits for, by category; the left one is the first."""
@@ -281,6 +294,8 @@ class Projection:
     def _readable_fields(self) -> dict[str, Field]:
         if self.source is not None:
             return self.source.fields()
+        if self.upstream is not None:
+            return fields_of(self.upstream)
         fields: dict[str, Field] = {}
         for event in self.events:
             for field in event.fields:
@@ -299,15 +314,16 @@ class Projection:
             reads |= set(expression.meta.root_names())
         earlier: set[str] = set()
         for name, expression in self.derive.items():
-            if name in self.fields or name in BUILT_IN:
+            if name in self.fields or name in self.built_in:
                 raise self._wrong(f"the derived column `{name}` has the name of a field", "rename it")
             if early := [root for root in expression.meta.root_names() if root in self.derive and root not in earlier]:
                 raise self._wrong(f"the derived column `{name}` reads `{early[0]}`, which comes later", "reorder them")
             earlier.add(name)
         found = sorted(reads - set(self.derive))
         for name in found:
-            if name not in self.fields and name not in BUILT_IN:
-                raise self._wrong(f"no event has a field `{name}`", hint(name, [*self.fields, *BUILT_IN, *self.derive]))
+            if name not in self.fields and name not in self.built_in:
+                known = [*self.fields, *self.built_in, *self.derive]
+                raise self._wrong(f"no event has a field `{name}`", hint(name, known))
         return tuple(found)
 
     def _all_expressions(self) -> dict[str, pl.Expr]:
@@ -318,7 +334,7 @@ class Projection:
         return found | self.expressions()
 
     def _expression_types(self) -> dict[str, pa.DataType]:
-        fields = [pa.field(name, BUILT_IN.get(name) or self.fields[name].type) for name in self.reads]
+        fields = [pa.field(name, self.built_in.get(name) or self.fields[name].type) for name in self.reads]
         frame = pl.from_arrow(pa.schema(fields).empty_table())
         assert isinstance(frame, pl.DataFrame)
         types = {}
