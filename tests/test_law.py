@@ -26,6 +26,7 @@ from hypothesis import given, note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from memory_log import CONTROL, REMOVED, Entry, MemoryLog
+from random_chain import chains
 from random_fold import folded_pairs, of_partition
 from random_projection import TYPES, Moved, Pair, pairs, things
 from random_records import SEEDS, entry, partitions, value
@@ -140,6 +141,22 @@ def test_whatever_happens_on_the_way_a_python_fold_takes_the_same_entities_on(ca
     follow(case)
 
 
+@st.composite
+def cases_of_chains(draw: st.DrawFn) -> Case:
+    """A view of the rows of another, beside one that has nothing to do with it."""
+    large = draw(st.integers(0, 5)) == 5
+    views = [draw(chains(sums=large)), *([draw(pairs("neighbour"))] if draw(st.booleans()) else [])]
+    log = draw(partitions(large=large))
+    origin = [draw(st.integers(0, len(part))) for part in log] if draw(st.integers(0, 5)) == 5 else None
+    return Case(views, log, origin, draw(SEEDS))
+
+
+@examples(25)
+@given(case=cases_of_chains())
+def test_whatever_happens_on_the_way_a_chain_is_folded_from_the_rows_at_the_cut(case: Case) -> None:
+    follow(case)
+
+
 @examples(10)
 @given(case=cases(large=True))
 def test_a_sum_that_does_not_fit_is_an_error_whatever_happens_on_the_way(case: Case) -> None:
@@ -148,7 +165,7 @@ def test_a_sum_that_does_not_fit_is_an_error_whatever_happens_on_the_way(case: C
 
 @pytest.mark.slow
 @examples(2000)
-@given(case=st.booleans().flatmap(lambda large: cases(large=large)))
+@given(case=cases_of_chains() | st.booleans().flatmap(lambda large: cases(large=large)))
 def test_whatever_happens_on_the_way_many_times(case: Case) -> None:
     follow(case)
 
@@ -160,7 +177,9 @@ class Lives(RuleBasedStateMachine):
     """One view of a log that grows: run, stopped, failed, rebuilt, verified and collected in any order."""
 
     @initialize(
-        pair=pairs() | pairs() | folded_pairs(), partitions=st.integers(1, 4), gaps=st.sampled_from([CONTROL, REMOVED])
+        pair=pairs() | pairs() | folded_pairs() | chains(),
+        partitions=st.integers(1, 4),
+        gaps=st.sampled_from([CONTROL, REMOVED]),
     )
     def begin(self, pair: Pair, partitions: int, gaps: str) -> None:
         self.pair, self.gaps = pair, gaps
