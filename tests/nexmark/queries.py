@@ -7,6 +7,7 @@
 | q12 | a tumbling window and a count |
 | q17 | a key with the day in it; counts with ``where``, min, max, mean, sum |
 | q18 | the last of each column by bidder and auction |
+| q3, q8, q9, q20 | joins: see ``nexmark.joined`` |
 | q19 | the ten highest bids by auction, as a list: the place in it is the rank |
 
 Bids may come ``DISORDER`` late, and that much lateness is allowed.
@@ -19,6 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import polars as pl
+from nexmark import joined
 from nexmark.feed import DISORDER
 from nexmark.market import bids
 
@@ -112,9 +114,13 @@ def _ranked(rows: pl.DataFrame) -> pl.DataFrame:
 QUERIES = {
     "q1": Query((q1,), by_place=True),
     "q2": Query((q2,), by_place=True),
+    "q3": Query((joined.q3,), by_place=True),
+    "q8": Query((joined.q8,)),
+    "q9": Query((joined.q9,)),
     "q11": Query((q11,)),
     "q12": Query((q12,)),
     "q17": Query((q17,), lambda rows: rows.with_columns(pl.col("day").dt.to_string())),
     "q18": Query((q18,)),
     "q19": Query((q19,), _ranked),
+    "q20": Query((joined.q20,), by_place=True),
 }
