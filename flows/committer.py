@@ -16,6 +16,7 @@ from connectors.table import Writer
 from flows.facts import Standing, facts_of
 from flows.fold import Delta
 from flows.merge import Place, ViewMerge
+from flows.merging import merge_of
 from flows.pacing import Pacing
 from flows.projection import Projection
 from schemas.errors import DataError
@@ -52,7 +53,7 @@ class Committer:
             close,
         )
         partials = writer.read("partials") if writer.manifest else None
-        self.merge = ViewMerge(projection, standing.progress, partials)
+        self.merge: ViewMerge = merge_of(projection, standing.progress, partials)
         self._ended: set[Place] = set()
         self._pacing = Pacing(pace.interval_s, monotonic())
         self._collection_due = monotonic() + COLLECTION_S

@@ -8,9 +8,9 @@ has passed its window's end by the allowed lateness.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Protocol, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,8 @@ import pyarrow.compute as pc
 
 from connectors.changes import Changes
 from connectors.manifest import TableSpec
+from flows.accumulators import State
+from flows.finishing import row_changes
 from flows.fold import DEAD_LETTERS, LATE, Delta
 from flows.partials import GROUP, Partials, partial_fields
 from flows.progress import NO_WATERMARK, Progress
@@ -97,35 +99,45 @@ class ViewMerge:
         self.moved |= delta.progress.next_offset > delta.start
         self.progress[place] = delta.progress
         if delta.groups.num_rows:
-            self._changed[place].append(self._partials[place].put(delta.groups))
-            self.changed_groups += delta.groups.num_rows
+            self._take(place, delta.groups)
         self._late.append(delta.late)
         self._dead.append(delta.dead_letters)
+
+    def _take(self, place: Place, groups: pa.RecordBatch) -> None:
+        self._changed[place].append(self._partials[place].put(groups))
+        self.changed_groups += groups.num_rows
 
     def changes(self) -> dict[str, Changes]:
         """What has changed since the last call, for a commit at the present cut. Final groups are forgotten."""
         for (category, partition), facts in self.progress.items():
             facts.check_conservation(f"{self.projection.title}, {category}/{partition}")
-        final, changed = self._final(), self._changed_ids()
-        touched = Touched.of(
-            list(self._partials.values()),
-            [_union(changed[place], ids, len(self._partials[place])) for place, ids in final.items()],
-        )
         changes = {
-            "rows": Changes(_by_parts(touched, self._rows), None),
-            "partials": self._partial_changes(touched, changed, final),
+            **self._tables(),
             "late": Changes(pa.concat_tables([LATE.empty_table(), *self._late]).combine_chunks(), None),
             "dead_letters": Changes(pa.concat_tables([DEAD_LETTERS.empty_table(), *self._dead]).combine_chunks(), None),
         }
+        self._forget_changes()
+        return changes
+
+    def _tables(self) -> dict[str, Changes]:
+        """Changes of the rows and of the partials."""
+        final, changed = self._final(), self._changed_ids()
+        touched = Touched.of(
+            list(self._partials.values()),
+            [union(changed[place], ids, len(self._partials[place])) for place, ids in final.items()],
+        )
+        changes = {
+            "rows": row_changes(self.projection, by_parts(touched, self._rows)),
+            "partials": self._partial_changes(touched, changed, final),
+        }
         for place, ids in final.items():
             self._partials[place].drop(ids)
-        self._forget_changes()
         return changes
 
     def final_until_us(self) -> int | None:
         """Windows that end at or before this instant (microseconds) are final; None: no window is."""
         lowest = min(facts.watermark for facts in self.progress.values())
-        return None if lowest == NO_WATERMARK else lowest - self.projection.allowed_lateness_us
+        return None if lowest == NO_WATERMARK else lowest - self.projection.held_us
 
     def final_groups(self) -> int:
         """Partials of final groups, which the next commit lets go of."""
@@ -133,42 +145,46 @@ class ViewMerge:
 
     def _final(self) -> dict[Place, Ints]:
         """Ids of the groups that have become final, by place."""
-        window, until = self.projection.window, self.final_until_us()
-        if window is None or until is None:
+        until = self.final_until_us()
+        if self.projection.window is None or until is None:
             return dict.fromkeys(self._partials, _NONE)
-        return {place: partials.before(until - window.size_us) for place, partials in self._partials.items()}
+        return {place: partials.ended(until) for place, partials in self._partials.items()}
 
     def _changed_ids(self) -> dict[Place, Ints]:
         return {
-            place: _union(np.concatenate([_NONE, *ids]), _NONE, len(self._partials[place]))
+            place: union(np.concatenate([_NONE, *ids]), _NONE, len(self._partials[place]))
             for place, ids in self._changed.items()
         }
 
     def _rows(self, touched: Touched) -> pa.Table:
-        projection = self.projection
-        merged: list[dict[str, npt.NDArray[Any]]] | None = None
+        merged: list[State] | None = None
         for partials, ids in zip(self._partials.values(), touched.ids, strict=True):
             states = partials.rows(ids)
             if merged is None:
                 merged = states
                 continue
-            for acc, into, other in zip(projection.accumulators, merged, states, strict=True):
+            for acc, into, other in zip(self.projection.accumulators, merged, states, strict=True):
                 acc.merge(into, other)
         assert merged is not None
-        key_types = [*([TIMESTAMP] if projection.window else []), *projection.key_types]
-        keys = decode(touched.groups, key_types) if key_types else []
-        values = [acc.finish(state) for acc, state in zip(projection.accumulators, merged, strict=True)]
-        return pa.Table.from_arrays(self._with_window(keys, values), schema=projection.schema)
+        return self._table(touched.groups, merged)
 
-    def _with_window(self, keys: list[pa.Array], values: list[pa.Array]) -> list[pa.Array]:
+    def _table(self, groups: pa.BinaryArray, merged: list[State], ends: Ints | None = None) -> pa.Table:
+        """The rows of groups with these states. ``ends``: of their windows, where they do not follow from the starts."""
+        projection = self.projection
+        key_types = [*([TIMESTAMP] if projection.window else []), *projection.key_types]
+        keys = decode(groups, key_types) if key_types else []
+        values = [acc.finish(state) for acc, state in zip(projection.accumulators, merged, strict=True)]
+        return pa.Table.from_arrays(self._with_window(keys, values, ends), schema=projection.folded_schema)
+
+    def _with_window(self, keys: list[pa.Array], values: list[pa.Array], ends: Ints | None) -> list[pa.Array]:
         window = self.projection.window
         if window is None:
             return [*keys, *values]
-        starts = np.asarray(keys[0].cast(pa.int64()))
+        if ends is None:
+            ends = window.ends(np.asarray(keys[0].cast(pa.int64())))
         until = self.final_until_us()
-        is_final = np.zeros(len(starts), np.bool_) if until is None else starts + window.size_us <= until
-        ends = pa.array(starts + window.size_us).cast(TIMESTAMP)
-        return [keys[0], ends, *keys[1:], *values, pa.array(is_final)]
+        is_final = np.zeros(len(ends), np.bool_) if until is None else ends <= until
+        return [keys[0], pa.array(ends).cast(TIMESTAMP), *keys[1:], *values, pa.array(is_final)]
 
     def _partial_changes(self, touched: Touched, changed: Mapping[Place, Ints], final: Mapping[Place, Ints]) -> Changes:
         """Partials to store, in order of (group, category, partition), and keys of those to remove."""
@@ -179,8 +195,8 @@ class ViewMerge:
             stored[place][gone] = False
             if len(gone):
                 keys = self._partials[place].table.keys(gone)
-                deletes.append(encode([keys, *_place_columns(*place, len(gone))]))
-        upserts = _by_parts(touched, lambda part: self._stored(part, stored))
+                deletes.append(encode([keys, *place_columns(*place, len(gone))]))
+        upserts = by_parts(touched, lambda part: self._stored(part, stored))
         return Changes(upserts, pa.concat_arrays(deletes) if deletes else None)
 
     def _stored(self, touched: Touched, stored: Mapping[Place, Mask]) -> pa.Table:
@@ -190,14 +206,14 @@ class ViewMerge:
         for ids, (place, partials) in zip(touched.ids, self._partials.items(), strict=True):
             here = np.flatnonzero(stored[place][ids])
             batch = partials.get(ids[here])
-            columns = [batch.column(0), *_place_columns(*place, len(batch)), *batch.columns[1:]]
+            columns = [batch.column(0), *place_columns(*place, len(batch)), *batch.columns[1:]]
             tables.append(pa.Table.from_arrays(columns, schema=schema))
             numbers.append(here)
         order = np.argsort(np.concatenate(numbers), kind="stable")  # by group, and then by place
         return pa.concat_tables(tables).combine_chunks().take(pa.array(order))
 
 
-def _union(some: Ints, others: Ints, count: int) -> Ints:
+def union(some: Ints, others: Ints, count: int) -> Ints:
     """The distinct ids among these, ascending, of ``count`` that there are."""
     if FEW * (len(some) + len(others)) < count:
         return np.unique(np.concatenate([some, others]))  # a small commit does not look through all groups
@@ -207,7 +223,16 @@ def _union(some: Ints, others: Ints, count: int) -> Ints:
     return np.flatnonzero(there)
 
 
-def _by_parts(touched: Touched, make: Callable[[Touched], pa.Table]) -> pa.Table:
+class Parted(Protocol):
+    """What a commit must look at, and can look at part by part."""
+
+    def parts(self, count: int) -> Iterator[Self]: ...
+
+
+Whole = TypeVar("Whole", bound=Parted)
+
+
+def by_parts(touched: Whole, make: Callable[[Whole], pa.Table]) -> pa.Table:
     """What is made of all parts, one after the other."""
     parts = list(touched.parts(BLOCK_GROUPS))
     if len(parts) == 1:
@@ -216,5 +241,5 @@ def _by_parts(touched: Touched, make: Callable[[Touched], pa.Table]) -> pa.Table
         return pa.concat_tables(list(pool.map(make, parts)))
 
 
-def _place_columns(category: str, partition: int, n: int) -> list[pa.Array]:
+def place_columns(category: str, partition: int, n: int) -> list[pa.Array]:
     return [pa.repeat(pa.scalar(category, pa.string()), n), pa.array(np.full(n, partition, np.int32))]

@@ -32,10 +32,11 @@ import pyarrow as pa
 from connectors.log import RECORDS, Slice
 from connectors.manifest import Manifest
 from connectors.table import Writer, open_writer
-from flows import Projection, agg, tumbling
+from flows import Projection, agg, calendar, hopping, session, tumbling
 from flows.facts import cut_of
 from flows.fold import PartitionFold
-from flows.merge import Place, ViewMerge, split_partials, table_specs
+from flows.merge import Place, split_partials, table_specs
+from flows.merging import merge_of
 from flows.pipeline import PartitionPipeline
 from flows.progress import Progress
 from schemas import RECORD_KEY, RECORD_TIME, Category, Event, constant, plain
@@ -219,6 +220,39 @@ PROJECTIONS = {
         window=tumbling(dt.timedelta(microseconds=3)),
         columns={"n": agg.count(), "heavy": agg.count(where=pl.col("number") > 1)},
     ),
+    "overlapping": Projection(
+        name="overlapping",
+        category=scales,
+        events=[Weighed],
+        key=["place"],
+        window=hopping(dt.timedelta(seconds=10), dt.timedelta(seconds=4)),
+        allowed_lateness=dt.timedelta(seconds=1),
+        columns={"n": agg.count(), "total_size": agg.sum("size"), "last_number": agg.last("number")},
+    ),
+    **{
+        unit: Projection(
+            name=f"by_{unit}",
+            category=scales,
+            events=[Weighed],
+            window=calendar(unit, zone=zone),
+            columns={"n": agg.count(), "total": agg.sum("number")},
+        )
+        for unit, zone in [("day", "America/Sao_Paulo"), ("week", "Pacific/Apia"), ("month", "Europe/Berlin")]
+    },
+    "visits": Projection(
+        name="visits",
+        category=scales,
+        events=[Weighed],
+        key=["place"],
+        window=session(dt.timedelta(seconds=10)),
+        allowed_lateness=dt.timedelta(seconds=30),
+        columns={
+            "n": agg.count(),
+            "total_size": agg.sum("size"),
+            "first_note": agg.first("note"),
+            "last_note": agg.last("note"),
+        },
+    ),
 }
 
 CENTS = pl.col("note").cast(pl.Decimal(38, 2), strict=False)
@@ -309,7 +343,7 @@ def _fold_and_commit(
     projection: Projection, writer: Writer, progress: dict[Place, Progress], pieces: Sequence[Slice]
 ) -> dict[Place, Progress]:
     stored = writer.read("partials")
-    merge, found = ViewMerge(projection, progress, stored), split_partials(projection, stored)
+    merge, found = merge_of(projection, progress, stored), split_partials(projection, stored)
     for piece in pieces:
         place = (piece.category, piece.partition)
         pipeline = PartitionPipeline(scales, [PartitionFold(projection, *place, progress[place], found.get(place))])
@@ -326,10 +360,14 @@ def _told(writer: Writer, manifest: Manifest, progress: dict[Place, Progress]) -
         "late": _places(writer, "late", "window_start", "watermark"),
         "dead_letters": _places(writer, "dead_letters", "reason"),
         "counts": [
-            {name: count for name, count in facts.counts.items() if count} for _, facts in sorted(progress.items())
+            {name: count for name, count in _counts(facts).items() if count} for _, facts in sorted(progress.items())
         ],
         "digests": {name: manifest.tables[name].digest for name in ("rows", "late", "dead_letters")},
     }
+
+
+def _counts(facts: Progress) -> dict[str, int]:
+    return facts.counts | {"lost_contributions": facts.lost_contributions}
 
 
 def _places(writer: Writer, table: str, *columns: str) -> list[Outcome]:

@@ -26,7 +26,8 @@ from hypothesis import given, note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from memory_log import CONTROL, REMOVED, Entry, MemoryLog
-from random_projection import SEEDS, TYPES, Moved, Pair, entry, pairs, partitions, things, value
+from random_projection import TYPES, Moved, Pair, pairs, things
+from random_records import SEEDS, entry, partitions, value
 
 from connectors import open_view
 from connectors.collect import collect

@@ -1,0 +1,40 @@
+"""Which merge a view has, by the kind of its projection."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pyarrow as pa
+
+from connectors.changes import Changes
+from flows.merge import Place, ViewMerge, table_specs
+from flows.progress import Progress
+from flows.projection import Projection
+from flows.session_merge import SessionMerge
+from flows.windows import Session
+
+
+def merge_of(projection: Projection, progress: Mapping[Place, Progress], partials: pa.Table | None) -> ViewMerge:
+    """``progress``: every place the view reads, in order; ``partials``: those of the newest commit."""
+    if isinstance(projection.window, Session):
+        return SessionMerge(projection, progress, partials)
+    kind = EventTableMerge if projection.select else ViewMerge
+    return kind(projection, progress, partials)
+
+
+class EventTableMerge(ViewMerge):
+    """Rows of events, as they come from each partition: there is nothing to merge and nothing to remember."""
+
+    def _forget_changes(self) -> None:
+        super()._forget_changes()
+        self._rows_of: dict[Place, list[pa.RecordBatch]] = {place: [] for place in self.progress}
+
+    def _take(self, place: Place, groups: pa.RecordBatch) -> None:
+        self._rows_of[place].append(groups)
+        self.changed_groups += groups.num_rows
+
+    def _tables(self) -> dict[str, Changes]:
+        rows, partials, *_ = table_specs(self.projection)
+        batches = [batch for place in sorted(self._rows_of) for batch in self._rows_of[place]]
+        added = pa.Table.from_batches(batches, rows.schema)
+        return {"rows": Changes(added), "partials": Changes(partials.schema.empty_table())}
