@@ -56,6 +56,15 @@ class Count:
     def finish(self, state: State) -> pa.Array:
         return pa.array(state["n"])
 
+    @property
+    def outputs(self) -> list[pa.Field]:
+        """The columns of the view that come of it."""
+        return [pa.field(self.name, self.result)]
+
+    def finish_all(self, state: State) -> list[pa.Array]:
+        """A value for each of ``outputs``."""
+        return [self.finish(state)]
+
 
 class SumInts(Count):
     fields: ClassVar[dict[str, Any]] = {"n": np.int64, "low": np.uint64, "high": np.int64}
@@ -161,8 +170,11 @@ class ExtremeText(Extreme):
 
     def update(self, state: State, ids: Ints, ok: Mask, values: pa.Array | None, time: Ints) -> None:
         assert values is not None
-        texts = values.to_numpy(zero_copy_only=False)
-        known, ranks = np.unique(np.where(ok, texts, "") if len(ok) else texts, return_inverse=True)
+        coded = values.dictionary_encode()  # a text is compared once, in however many rows (and windows) it is
+        known, rank_of = np.unique(coded.dictionary.to_numpy(zero_copy_only=False), return_inverse=True)
+        if not len(known):
+            return
+        ranks = rank_of[np.asarray(coded.indices.fill_null(0))]
         groups, local = np.unique(ids, return_inverse=True)
         n, best = np.zeros(len(groups), np.int64), np.zeros(len(groups), np.int64)
         kernels.extreme(local, ok, ranks.astype(np.int64), n, best, self.greatest)

@@ -70,7 +70,9 @@ def _columns(projection: Projection, place: str) -> dict[str, Any]:
             "type": _type(acc.result),
             **_extras(aggregation, f"{place}, column `{name}`"),
         }
-        for (name, aggregation), acc in zip(projection.columns.items(), projection.accumulators, strict=True)
+        for (name, aggregation), acc in zip(
+            projection.columns.items(), projection.accumulators[: len(projection.columns)], strict=True
+        )
     }
 
 
@@ -90,6 +92,8 @@ def _further(projection: Projection, place: str) -> dict[str, Any]:
     found: dict[str, Any] = {
         kind: render(said, f"{place}, {kind}") for kind, said in conditions.items() if said is not None
     }
+    if projection.fold:
+        found["fold"] = projection.fold.definition()
     steps = {"derive": projection.derive, "select": projection.select, "finish": projection.finish}
     return found | {kind: _steps(named, f"{place}, {kind}") for kind, named in steps.items() if named}
 

@@ -15,6 +15,7 @@ from flows.projection import Projection
 from schemas.errors import UsageError
 
 ENGINE_ROOM = frozenset(
+    "code_text entities fold_guard one_partition purity python_folds refolding returned "
     "calendars definition hops join_kernels joins ordered_merge said session_merge sessions sides waiting "
     "accumulators agg cli cli_archive cli_options cli_proof cluster committer demo derived discover "
     "decimal_rules decimals display engine entries evaluation event_table expressions facts finishing "

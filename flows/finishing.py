@@ -24,12 +24,19 @@ from schemas.canonical import encode
 
 HAVING = "having="
 """No column of that name can be said."""
+PRESENT = "present="
+"""Nor of that: with a Python fold it says of which groups there is an entity, and so a row."""
 
 
 def row_changes(projection: Projection, folded: pa.Table) -> Changes:
-    """Changes of the view's rows: from ``folded`` (schema ``projection.folded_schema``, in order of the primary key)."""
+    """Changes of the view's rows: from ``folded`` (schema ``projection.folded_schema``, in order of the primary key; with a
+    Python fold ``PRESENT``, too)."""
+    there = np.ones(len(folded), np.bool_)
+    if projection.fold:
+        there, folded = truth(contiguous(folded.column(PRESENT))), folded.drop_columns([PRESENT])
     if not projection.finish and projection.having is None:
-        return Changes(folded if folded.schema == projection.schema else folded.select(projection.schema.names))
+        rows = folded if folded.schema == projection.schema else folded.select(projection.schema.names)
+        return _those(projection, rows, there)
     wanted = {name: pl.col(name) for name in projection.finish}
     if projection.having is not None:
         wanted[HAVING] = projection.having
@@ -40,7 +47,7 @@ def row_changes(projection: Projection, folded: pa.Table) -> Changes:
         for field in projection.schema
     ]
     rows = pa.table(columns, schema=projection.schema)
-    return Changes(rows) if projection.having is None else _those(projection, rows, truth(computed[HAVING]))
+    return _those(projection, rows, there if projection.having is None else there & truth(computed[HAVING]))
 
 
 def _those(projection: Projection, rows: pa.Table, there: npt.NDArray[np.bool_]) -> Changes:

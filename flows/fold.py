@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from connectors.log import Slice
 from flows import kernels
 from flows import verdicts as verdict
+from flows.entities import Entities, entities_of, without_rows
 from flows.evaluation import compute, truth
 from flows.event_table import EventRows
 from flows.grouping import distinct_rows, renumber
@@ -92,6 +93,7 @@ class PartitionFold:
         self._judge = Judge(projection)
         self._plain, self._computed = _split(projection.expressions(), projection.reads)
         self._event_rows = EventRows(projection) if projection.select else None
+        self._entities = entities_of(projection)
         self.progress = resume.copy()
         self._partials = Sessions(projection) if isinstance(projection.window, Session) else Partials(projection)
         if partials is not None:
@@ -112,9 +114,10 @@ class PartitionFold:
         hops = self._hops(decoded, starts, marks)
         if counts["late"] or (hops and hops.some_are_lost):
             self._keep_late(part, decoded, marks, verdicts, starts, hops)
+        refused = self._take_entities_on(self._entities, part, decoded, verdicts, counts) if self._entities else {}
         if counts["dead_letters"]:
-            self._keep_dead(part, decoded, np.flatnonzero(verdicts == verdict.DEAD_LETTER))
-        if counts["folded"]:
+            self._keep_dead(part, decoded, np.flatnonzero(verdicts == verdict.DEAD_LETTER), refused)
+        if counts["folded"] and not self._entities:
             everything = counts["folded"] == len(verdicts)
             rows = None if everything else np.flatnonzero(verdicts == verdict.FOLDED)
             if self._event_rows is not None:
@@ -197,6 +200,25 @@ class PartitionFold:
                 acc.update(state, ids, _at(ok, some), _picked(value, some), when)
             self._mark_changed(ids)
 
+    def _take_entities_on(
+        self, entities: Entities, part: Slice, decoded: Decoded, verdicts: Verdicts, counts: dict[str, int]
+    ) -> Mapping[int, str]:
+        """Fold with a Python fold. What it refuses, with the reasons, are dead letters after all."""
+        rows = np.flatnonzero(verdicts == verdict.FOLDED)
+        if not len(rows):
+            return {}
+        values = self._evaluate(decoded, None if len(rows) == len(verdicts) else rows)
+        ids = self._group_ids([values[f"key:{name}"] for name in self.projection.key], len(rows))
+        place = f"{part.category}/{part.partition}"
+        offsets = part.records.column("offset").take(pa.array(rows))
+        refused = entities.run(self._partials.states[0], ids, values, lambda row: f"{place} at offset {offsets[row]}")
+        self._mark_changed(without_rows(ids, refused))
+        found = {int(rows[row]): reason for row, reason in refused.items()}
+        verdicts[list(found)] = verdict.DEAD_LETTER
+        counts["folded"] -= len(found)
+        counts["dead_letters"] += len(found)
+        return found
+
     def _placed(
         self, keys: list[pa.Array], time: Ints, rows: Ints | None, starts: Ints | None, hops: Hops | None
     ) -> Iterator[tuple[Ints, Ints | None]]:
@@ -230,7 +252,7 @@ class PartitionFold:
         found = {}
         for name, column in self._plain.items():
             array = columns[column]
-            found[name] = array if name.startswith("key:") else plain(array)
+            found[name] = array if name.startswith(("key:", "fold:")) else plain(array)
         if self._computed:
             n = len(decoded.fate) if rows is None else len(rows)
             computed = self._compute(columns, n, self._computed)
@@ -293,8 +315,9 @@ class PartitionFold:
         columns += [self._column(decoded, "event_type", rows), *self._raw(part, rows)]
         self._late.append(pa.record_batch(columns, schema=LATE))
 
-    def _keep_dead(self, part: Slice, decoded: Decoded, rows: Ints) -> None:
-        reasons = pa.array([self._judge.reason(decoded, row) for row in rows.tolist()], pa.string())
+    def _keep_dead(self, part: Slice, decoded: Decoded, rows: Ints, refused: Mapping[int, str]) -> None:
+        found = [refused[row] if row in refused else self._judge.reason(decoded, row) for row in rows.tolist()]
+        reasons = pa.array(found, pa.string())
         self._dead.append(
             pa.record_batch([*self._place(part, rows), *self._raw(part, rows), reasons], schema=DEAD_LETTERS)
         )

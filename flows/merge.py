@@ -20,12 +20,14 @@ import pyarrow.compute as pc
 from connectors.changes import Changes
 from connectors.manifest import TableSpec
 from flows.accumulators import State
-from flows.finishing import row_changes
+from flows.finishing import PRESENT, row_changes
 from flows.fold import DEAD_LETTERS, LATE, Delta
+from flows.one_partition import check_one_partition
 from flows.partials import GROUP, Partials, partial_fields
 from flows.progress import NO_WATERMARK, Progress
 from flows.projection import Projection
 from flows.touched import Touched
+from flows.waiting import pending_spec
 from schemas.canonical import decode, encode
 from schemas.errors import StoreError
 from schemas.event import TIMESTAMP
@@ -47,12 +49,13 @@ def table_specs(projection: Projection) -> list[TableSpec]:
     """The tables of a view. Partials are checkpointed state and never shown to readers."""
     place = [pa.field("category", pa.string(), nullable=False), pa.field("partition", pa.int32(), nullable=False)]
     partials = pa.schema([GROUP, *place, *partial_fields(projection)])
-    return [
+    specs = [
         TableSpec("rows", projection.schema, projection.primary_key),
         TableSpec("partials", partials, ("group", "category", "partition")),
         TableSpec("late", LATE, ("category", "partition", "offset", "window_start")),
         TableSpec("dead_letters", DEAD_LETTERS, ("category", "partition", "offset")),
     ]
+    return specs + [pending_spec(projection)] * (projection.source is not None)
 
 
 def split_partials(projection: Projection, table: pa.Table) -> dict[Place, pa.RecordBatch]:
@@ -157,6 +160,8 @@ class ViewMerge:
         }
 
     def _rows(self, touched: Touched) -> pa.Table:
+        if self.projection.fold:
+            check_one_partition(self.projection, touched, list(self._partials))
         merged: list[State] | None = None
         for partials, ids in zip(self._partials.values(), touched.ids, strict=True):
             states = partials.rows(ids)
@@ -173,8 +178,10 @@ class ViewMerge:
         projection = self.projection
         key_types = [*([TIMESTAMP] if projection.window else []), *projection.key_types]
         keys = decode(groups, key_types) if key_types else []
-        values = [acc.finish(state) for acc, state in zip(projection.accumulators, merged, strict=True)]
-        return pa.Table.from_arrays(self._with_window(keys, values, ends), schema=projection.folded_schema)
+        both = zip(projection.accumulators, merged, strict=True)
+        values = [value for acc, state in both for value in acc.finish_all(state)]
+        rows = pa.Table.from_arrays(self._with_window(keys, values, ends), schema=projection.folded_schema)
+        return rows.append_column(PRESENT, pa.array(merged[0]["present"] != 0)) if projection.fold else rows
 
     def _with_window(self, keys: list[pa.Array], values: list[pa.Array], ends: Ints | None) -> list[pa.Array]:
         window = self.projection.window

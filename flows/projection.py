@@ -16,6 +16,8 @@ Expressions see the fields of the events, and ``subject``, ``event_time`` and ``
 
 An *event table* has no fold: ``select=["event_time", "origin"]`` (or a mapping, name to expression) in the place of key, window and
 ``columns`` gives one row an event, with the columns ``partition`` (int32), ``offset`` (int64) and those selected.
+
+A *Python fold* in the place of ``columns`` (``fold=python_fold(...)``, see ``flows.python_folds``) gives one row an entity.
 """
 
 from __future__ import annotations
@@ -33,9 +35,11 @@ from flows import decimal_rules
 from flows.accumulators import Count
 from flows.agg import Aggregation
 from flows.definition import definition_of
+from flows.entities import EntityStates
 from flows.expressions import render
 from flows.joins import INTERVAL, Join
 from flows.kinds import accumulator
+from flows.python_folds import PythonFold
 from flows.said import Said, as_expression, as_expressions, canonical_type, hint, is_hidden, words
 from flows.sides import Instant, sides_of
 from flows.windows import Window
@@ -73,8 +77,9 @@ class Projection:
         allowed_lateness: dt.timedelta = dt.timedelta(0),
         finish: Mapping[str, Said] | None = None,
         having: Said | None = None,
+        fold: PythonFold | None = None,
     ) -> None:
-        self.name, self.version, self.source, self.window = name, version, source, window
+        self.name, self.version, self.source, self.window, self.fold = name, version, source, window, fold
         self.category = self._main_category(category, events)
         self.events = tuple(self.category.events if events is None else events)
         self.allowed_lateness_us = allowed_lateness // _US
@@ -88,7 +93,7 @@ class Projection:
         self.reads = self._check_reads()
         self.sides = self._sides()
         self.types = self._expression_types()
-        self.accumulators = [self._accumulator(column) for column in self.columns]
+        self.accumulators = [EntityStates(fold)] if fold else [self._accumulator(column) for column in self.columns]
         self.finish_types = self._finish_types()
 
     def over(self, category: Category) -> Projection:
@@ -108,6 +113,7 @@ class Projection:
             allowed_lateness=dt.timedelta(microseconds=self.allowed_lateness_us),
             finish=self.finish,
             having=self.having,
+            fold=self.fold,
         )
 
     def __repr__(self) -> str:
@@ -140,6 +146,8 @@ class Projection:
             if aggregation.where is not None:
                 found[f"where:{name}"] = aggregation.where
             found |= {f"{part}:{name}": expression for part, expression in aggregation.further.items()}
+        if self.fold:
+            found |= {f"fold:{name}": pl.col(name) for name in self.fold.reads_of([*self.fields, *self.derive])}
         return found
 
     @cached_property
@@ -159,7 +167,7 @@ class Projection:
             place = [pa.field(name, kind, nullable=False) for name, kind in self.place.items()]
             return pa.schema([*place, *(pa.field(name, self.types[f"select:{name}"]) for name in self.select)])
         fields = [pa.field(name, kind) for name, kind in zip(self.key, self.key_types, strict=True)]
-        fields += [pa.field(acc.name, acc.result) for acc in self.accumulators]
+        fields += [output for acc in self.accumulators for output in acc.outputs]
         if self.window:
             bounds = [pa.field(name, TIMESTAMP, nullable=False) for name in ("window_start", "window_end")]
             fields = [*bounds, *fields, pa.field("is_final", pa.bool_(), nullable=False)]
@@ -198,7 +206,7 @@ class Projection:
                 f"the name `{self.name}` version {self.version}",
                 "use lower-case letters, digits and _; versions begin at 1",
             )
-        names = [*self.select, *self.key, *self.columns, *self.finish]
+        names = [*self.select, *self.key, *self.columns, *self.finish, *(self.fold.names if self.fold else ())]
         taken = self.place if self.select else RESERVED
         if twice := {name for name in names if names.count(name) > 1 or name in taken}:
             raise self._wrong(f"the column names {sorted(twice)} are reserved or used twice", "rename them")
@@ -218,13 +226,24 @@ class Projection:
     def _check_kind(self) -> None:
         """It is a fold or an event table."""
         if self.select:
-            given = {"key": self.key, "window": self.window, "columns": self.columns, "finish": self.finish}
+            given = {
+                "key": self.key,
+                "window": self.window,
+                "columns": self.columns,
+                "finish": self.finish,
+                "fold": self.fold,
+            }
             if both := [name for name, value in given.items() if value] + ["having"] * (self.having is not None):
                 raise self._wrong(
                     f"select= and {', '.join(both)}", "an event table has one row an event: choose one of the two"
                 )
             return
-        if not self.columns:
+        if self.fold and (self.columns or self.window or self.source or not self.key):
+            raise self._wrong(
+                "a Python fold with columns=, window= or source=, or without a key",
+                "give it a category and a key: its state is the row",
+            )
+        if not self.columns and not self.fold:
             raise self._wrong("no columns", 'give at least one, for example columns={"events": agg.count()}')
         if not self.key and not self.window:
             raise self._wrong(
@@ -250,6 +269,12 @@ class Projection:
                 name=self.name, version=self.version, category=side.category, events=side.events, where=side.where,
                 select=side.select,
             )  # fmt: skip
+            for bound in ("lower", "upper"):
+                if table.types.get(f"select:{bound}", TIMESTAMP) != TIMESTAMP:
+                    raise self._wrong(
+                        f"`{bound}` of the join is {table.types[f'select:{bound}']}",
+                        "give an instant, a timedelta or None",
+                    )
             table.window, table.allowed_lateness_us = Instant(), self.allowed_lateness_us
             made[side.category.name] = table
         return made

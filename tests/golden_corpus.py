@@ -32,7 +32,7 @@ import pyarrow as pa
 from connectors.log import RECORDS, Slice
 from connectors.manifest import Manifest
 from connectors.table import Writer, open_writer
-from flows import Projection, agg, calendar, hopping, session, tumbling
+from flows import Projection, State, agg, calendar, hopping, python_fold, session, tumbling
 from flows.facts import cut_of
 from flows.fold import PartitionFold
 from flows.merge import Place, split_partials, table_specs
@@ -297,6 +297,32 @@ PROJECTIONS |= {
 }
 
 
+class Load(State):
+    """What lies on a scale, taken on by ``loaded``."""
+
+    number: int
+    size: float | None = None
+    note: str | None = None
+    day: dt.date | None = None
+    since: dt.datetime | None = None
+    heavy: bool = False
+
+
+def loaded(load: Load | None, event: Any) -> Load | None:
+    if event.event_type == "Emptied":
+        return None
+    load = load or Load(0, since=event.event_time)
+    load.number += event.number
+    load.heavy = load.number > 100
+    load.size, load.note, load.day = event.size, event.note, event.day
+    if event.note == "broken":
+        raise LookupError(f"after {load.number}")
+    return load
+
+
+PROJECTIONS["loads"] = Projection(name="loads", category=scales, key=["place"], fold=python_fold(Load, loaded))
+
+
 def log_of(case: Case) -> list[pa.RecordBatch]:
     """The records of each partition of a fold; ``event`` is short for a value."""
     return [records_of([_with_value(record) for record in partition]) for partition in case["log"]]
@@ -343,7 +369,7 @@ def _fold_and_commit(
     projection: Projection, writer: Writer, progress: dict[Place, Progress], pieces: Sequence[Slice]
 ) -> dict[Place, Progress]:
     stored = writer.read("partials")
-    merge, found = merge_of(projection, progress, stored), split_partials(projection, stored)
+    merge, found = merge_of(projection, progress, lambda name: stored), split_partials(projection, stored)
     for piece in pieces:
         place = (piece.category, piece.partition)
         pipeline = PartitionPipeline(scales, [PartitionFold(projection, *place, progress[place], found.get(place))])

@@ -55,6 +55,8 @@ class Spec:
     """Where windows are not side by side and of one size."""
     gap_us: int | None = None
     """Of sessions."""
+    step: Callable[[dict[str, Any] | None, dict[str, Any]], dict[str, Any] | None] | None = None
+    """A Python fold: the row of an entity after an event, from the row before it. It raises where the event is a dead letter."""
 
     @property
     def is_windowed(self) -> bool:
@@ -105,6 +107,7 @@ def fold(partitions: list[list[Record]], spec: Spec) -> Outcome:
     """``partitions``: per partition the records in offset order."""
     outcome = Outcome()
     partials: list[dict[tuple[Any, ...], Events]] = []
+    entities: dict[tuple[Any, ...], tuple[int, dict[str, Any] | None]] = {}  # of a Python fold: partition and row
     for number, records in enumerate(partitions):
         watermark: int | None = None
         groups: dict[tuple[Any, ...], Events] = {}
@@ -120,6 +123,9 @@ def fold(partitions: list[list[Record]], spec: Spec) -> Outcome:
                 fate = "filtered"
             if fate == "folded" and event is not None and spec.select is not None:
                 outcome.rows[(number, offset)] = {name: value_of(event) for name, value_of in spec.select.items()}
+            elif fate == "folded" and event is not None and spec.step is not None:
+                if not taken_on(tuple(identity(part) for part in spec.key(event)), number, event, spec.step, entities):
+                    fate = "dead_letters"
             elif fate == "folded" and event is not None:
                 time, key = event["event_time"], tuple(identity(part) for part in spec.key(event))
                 windows = spec.windows_of(time) if spec.is_windowed else [(None, None)]
@@ -147,8 +153,9 @@ def fold(partitions: list[list[Record]], spec: Spec) -> Outcome:
         outcome.lost.append(lost)
         outcome.counts.append(counts)
         outcome.watermarks.append(watermark)
-    for ((start, end), *key), parts in united(partials, spec):
-        row = row_of(parts, spec)
+    folded = [(window, key, row_of(parts, spec)) for (window, *key), parts in united(partials, spec)]
+    folded += [((None, None), key, dict(row)) for key, (_, row) in entities.items() if row is not None]
+    for (start, end), key, row in folded:
         for name, value_of in spec.finish.items():
             row[name] = value_of(row)
         if spec.having(row) is not True:
@@ -159,6 +166,20 @@ def fold(partitions: list[list[Record]], spec: Spec) -> Outcome:
             until = end + spec.lateness_us + (spec.gap_us or 0)
             row |= {"window_end": end, "is_final": all(w is not None and w >= until for w in outcome.watermarks)}
     return outcome
+
+
+def taken_on(
+    key: tuple[Any, ...], partition: int, event: dict[str, Any], step: Callable[..., Any], entities: dict[Any, Any]
+) -> bool:
+    """Whether a Python fold takes the event; if so, its entity is taken on."""
+    there, row = entities.get(key, (partition, None))
+    try:
+        row = step(None if row is None else dict(row), event)
+    except ValueError:
+        return False
+    assert there == partition, "an entity of a Python fold lives in one partition"
+    entities[key] = (partition, row)
+    return True
 
 
 @dataclass
