@@ -31,6 +31,7 @@ from functools import cached_property
 import polars as pl
 import pyarrow as pa
 
+from flows import decimal_rules
 from flows.accumulators import Count
 from flows.agg import Aggregation
 from flows.definition import definition_of
@@ -356,6 +357,8 @@ class Projection:
         return types
 
     def _type_of(self, frame: pl.DataFrame, name: str, expression: pl.Expr) -> pa.DataType:
+        if fault := decimal_rules.fault(expression, frame.schema):
+            raise self._wrong(f"{words(name)} is {fault[0]}", fault[1])
         try:
             return frame.select(expression.alias(name)).to_arrow().schema.field(0).type
         except pl.exceptions.PolarsError as error:
