@@ -167,12 +167,14 @@ class ExtremeText(Extreme):
     """min and max of text, by code points (the order of its UTF-8 bytes)."""
 
     fields: ClassVar[dict[str, Any]] = {"n": np.int64, "value": object}
-    nothing: ClassVar[Any] = ""
 
     def update(self, state: State, ids: Ints, ok: Mask, values: pa.Array | None, time: Ints) -> None:
         assert values is not None
-        texts = values.to_numpy(zero_copy_only=False)
-        known, ranks = np.unique(np.where(ok, texts, self.nothing) if len(ok) else texts, return_inverse=True)
+        coded = values.dictionary_encode()  # a text is compared once, in however many rows (and windows) it is
+        known, rank_of = np.unique(coded.dictionary.to_numpy(zero_copy_only=False), return_inverse=True)
+        if not len(known):
+            return
+        ranks = rank_of[np.asarray(coded.indices.fill_null(0))]
         groups, local = np.unique(ids, return_inverse=True)
         n, best = np.zeros(len(groups), np.int64), np.zeros(len(groups), np.int64)
         kernels.extreme(local, ok, ranks.astype(np.int64), n, best, self.greatest)

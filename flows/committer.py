@@ -52,8 +52,8 @@ class Committer:
             pace,
             close,
         )
-        partials = writer.read("partials") if writer.manifest else None
-        self.merge: ViewMerge = merge_of(projection, standing.progress, partials)
+        stored = writer.read if writer.manifest else None
+        self.merge: ViewMerge = merge_of(projection, standing.progress, stored)
         self._ended: set[Place] = set()
         self._pacing = Pacing(pace.interval_s, monotonic())
         self._collection_due = monotonic() + COLLECTION_S

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from flows.accumulators import ByTimeText, Count, ExtremeText, Ints, Mask, State
+from flows.accumulators import ByTimeText, Count, Ints, Mask, State
 from schemas.canonical import decode, encode
 from schemas.compiled import kernel
 from schemas.errors import DataError
@@ -65,23 +65,6 @@ class MeanDecimals(SumDecimals):
         # Python's int / int is correctly rounded, whatever the size.
         rows = zip(self._totals(state), state["n"].tolist(), strict=True)
         return pa.array([total / (n * self._unit) if n else None for total, n in rows], pa.float64())
-
-
-class ExtremeDecimal(ExtremeText):
-    """By their encodings, whose order is theirs."""
-
-    fields: ClassVar[dict[str, Any]] = {"n": np.int64, "value": bytes}
-    nothing: ClassVar[Any] = b""
-
-    def update(self, state: State, ids: Ints, ok: Mask, values: pa.Array | None, time: Ints) -> None:
-        super().update(state, ids, ok, encode([values]), time)
-
-    def finish(self, state: State) -> pa.Array:
-        return _decoded(state, self.kind)
-
-
-class MinDecimal(ExtremeDecimal):
-    greatest = False
 
 
 class LastDecimal(ByTimeText):

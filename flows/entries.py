@@ -52,6 +52,17 @@ def counted(blobs: Blobs) -> Ints:
     return _count(*_buffers(blobs))[0]
 
 
+def keys_at(blobs: Blobs, number: int) -> Blobs:
+    """The key of this entry of each blob, counted from 1; None where there are fewer."""
+    data, offsets = _buffers(blobs)
+    starts, ends = _key_at(data, offsets, number)
+    found = np.full(len(blobs), None, object)
+    there = np.flatnonzero(ends > 0)
+    sizes = np.concatenate([[0], np.cumsum((ends - starts)[there])])
+    found[there] = _blobs(_gathered(data, starts[there], sizes), sizes)
+    return found
+
+
 def payloads(blobs: Blobs) -> tuple[Ints, pa.BinaryArray]:
     """How many entries each blob has, and the payloads of all of them in order."""
     data, offsets = _buffers(blobs)
@@ -228,6 +239,28 @@ def _count(data: Bytes, offsets: Ints) -> tuple[Ints, int]:
                 size += at - payload
                 counts[i] += 1
     return counts, size
+
+
+@maker
+def _key_at(data: Bytes, offsets: Ints, number: int) -> tuple[Ints, Ints]:
+    """Where the key of this entry of each blob begins and ends; 0, 0 where there are fewer."""
+    starts, ends = np.zeros(len(offsets) - 1, np.int64), np.zeros(len(offsets) - 1, np.int64)
+    for i in range(len(starts)):
+        at, left = offsets[i], number
+        while 0 <= at < offsets[i + 1] and left > 0:
+            key, payload, at = _entry(data, at, offsets[i + 1])
+            left -= 1
+            if left == 0 and at >= 0:
+                starts[i], ends[i] = key, payload
+    return starts, ends
+
+
+@maker
+def _gathered(data: Bytes, starts: Ints, offsets: Ints) -> Bytes:
+    out = np.empty(offsets[-1], np.uint8)
+    for i in range(len(starts)):
+        _copy(data, starts[i], starts[i] + offsets[i + 1] - offsets[i], out, offsets[i])
+    return out
 
 
 @maker

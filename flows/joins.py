@@ -101,6 +101,11 @@ class Join:
         prefixes = [stream.prefix for stream in self.streams]
         return {"kind": self.kind, "on": [list(pair) for pair in self.on], "prefixes": prefixes, **said}
 
+    @property
+    def reach_us(self) -> int | None:
+        """How long before the left event the right one may be; None where that is not the same for all."""
+        return self.lower // _US if isinstance(self.lower, dt.timedelta) else None
+
     def bound(self, which: str) -> pl.Expr | None:
         """The bound as an expression over the left event; None where there is none."""
         bound: Bound = getattr(self, which)

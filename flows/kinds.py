@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pyarrow as pa
 
@@ -18,8 +19,6 @@ OF_DECIMALS: dict[str, type[Count]] = {
     "count": Count,
     "sum": decimals.SumDecimals,
     "mean": decimals.MeanDecimals,
-    "min": decimals.MinDecimal,
-    "max": decimals.ExtremeDecimal,
     "first": decimals.FirstDecimal,
     "last": decimals.LastDecimal,
 }
@@ -40,8 +39,16 @@ def accumulator(name: str, aggregation: Aggregation, types: Mapping[str, pa.Data
     if kind in ("var", "std", "quantile"):
         return _of_numbers(name, aggregation, given)
     if given is not None and pa.types.is_decimal128(given):
-        return OF_DECIMALS[kind](name, given)
+        return _of_decimals(name, aggregation, given)
     return accumulators.accumulator(name, kind, given)
+
+
+def _of_decimals(name: str, aggregation: Aggregation, given: pa.DataType) -> Count:
+    assert aggregation.input is not None, "decimals were computed of it"
+    if aggregation.kind in ("min", "max"):  # the value of the event where the value is least or greatest
+        by_itself = replace(aggregation, kind=f"{aggregation.kind}_by", further={"input": aggregation.input})
+        return Ranked(name, given, by_itself, [given])
+    return OF_DECIMALS[aggregation.kind](name, given)
 
 
 def _of_numbers(name: str, aggregation: Aggregation, given: pa.DataType | None) -> Count:

@@ -27,6 +27,7 @@ from flows.partials import GROUP, Partials, partial_fields
 from flows.progress import NO_WATERMARK, Progress
 from flows.projection import Projection
 from flows.touched import Touched
+from flows.waiting import pending_spec
 from schemas.canonical import decode, encode
 from schemas.errors import StoreError
 from schemas.event import TIMESTAMP
@@ -48,12 +49,13 @@ def table_specs(projection: Projection) -> list[TableSpec]:
     """The tables of a view. Partials are checkpointed state and never shown to readers."""
     place = [pa.field("category", pa.string(), nullable=False), pa.field("partition", pa.int32(), nullable=False)]
     partials = pa.schema([GROUP, *place, *partial_fields(projection)])
-    return [
+    specs = [
         TableSpec("rows", projection.schema, projection.primary_key),
         TableSpec("partials", partials, ("group", "category", "partition")),
         TableSpec("late", LATE, ("category", "partition", "offset", "window_start")),
         TableSpec("dead_letters", DEAD_LETTERS, ("category", "partition", "offset")),
     ]
+    return specs + [pending_spec(projection)] * (projection.source is not None)
 
 
 def split_partials(projection: Projection, table: pa.Table) -> dict[Place, pa.RecordBatch]:

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import pyarrow as pa
 
 from connectors.changes import Changes
 from flows.merge import Place, ViewMerge, table_specs
+from flows.ordered_merge import OrderedMerge
 from flows.progress import Progress
 from flows.projection import Projection
 from flows.session_merge import SessionMerge
 from flows.windows import Session
 
+Stored = Callable[[str], pa.Table]
+"""Reads a table of the newest commit, by its name."""
 
-def merge_of(projection: Projection, progress: Mapping[Place, Progress], partials: pa.Table | None) -> ViewMerge:
-    """``progress``: every place the view reads, in order; ``partials``: those of the newest commit."""
+
+def merge_of(projection: Projection, progress: Mapping[Place, Progress], stored: Stored | None) -> ViewMerge:
+    """``progress``: every place the view reads, in order; ``stored``: None before the first commit."""
+    if projection.source is not None:
+        return OrderedMerge(projection, progress, stored, _merge_of_groups)
+    return _merge_of_groups(projection, progress, stored("partials") if stored else None)
+
+
+def _merge_of_groups(
+    projection: Projection, progress: Mapping[Place, Progress], partials: pa.Table | None
+) -> ViewMerge:
     if isinstance(projection.window, Session):
         return SessionMerge(projection, progress, partials)
     kind = EventTableMerge if projection.select else ViewMerge

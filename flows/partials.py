@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from flows.accumulators import ARROW, State
+from flows.entries import as_binary
 from flows.groups import GroupTable
 from flows.projection import Projection
 from flows.windows import Session
@@ -106,7 +107,9 @@ class Partials:
         if WINDOW_END.name in self.schema.names:
             columns.append(pa.array(self.window_end[ids]).cast(TIMESTAMP))
         for array in (array for state in self.states for array in state.values()):
-            columns.append(pa.array(array[ids], self.schema.field(len(columns)).type, from_pandas=False))
+            kind = self.schema.field(len(columns)).type
+            values = array[ids]
+            columns.append(as_binary(values) if kind == pa.binary() else pa.array(values, kind, from_pandas=False))
         return pa.record_batch(columns, schema=self.schema)
 
     def told(self, ids: Ints) -> tuple[pa.RecordBatch, pa.BinaryArray]:

@@ -268,6 +268,12 @@ class Projection:
                 name=self.name, version=self.version, category=side.category, events=side.events, where=side.where,
                 select=side.select,
             )  # fmt: skip
+            for bound in ("lower", "upper"):
+                if table.types.get(f"select:{bound}", TIMESTAMP) != TIMESTAMP:
+                    raise self._wrong(
+                        f"`{bound}` of the join is {table.types[f'select:{bound}']}",
+                        "give an instant, a timedelta or None",
+                    )
             table.window, table.allowed_lateness_us = Instant(), self.allowed_lateness_us
             made[side.category.name] = table
         return made

@@ -23,6 +23,7 @@ import pyarrow as pa
 from flows import entries
 from flows.accumulators import Count, Ints, Mask, State
 from flows.agg import Aggregation
+from flows.entries import Blobs
 from flows.grouping import distinct_rows
 from schemas.canonical import decode, encode
 from schemas.compiled import maker
@@ -48,8 +49,11 @@ class Entries(Count):
         local, firsts = distinct_rows([pa.array(ids)])
         groups = ids[firsts]
         blobs = entries.packed(local, len(groups), *self._entries(values, time), self.limit, self.unique)
-        state["entries"][groups] = entries.joined(state["entries"][groups], blobs, self.limit, self.unique)
         state["n"][groups] += np.bincount(local, minlength=len(groups))
+        self._join(state, groups, blobs)
+
+    def _join(self, state: State, groups: Ints, blobs: Blobs) -> None:
+        state["entries"][groups] = entries.joined(state["entries"][groups], blobs, self.limit, self.unique)
 
     def merge(self, into: State, other: State) -> None:
         into["entries"] = entries.joined(into["entries"], other["entries"], self.limit, self.unique)
@@ -69,7 +73,26 @@ class CountDistinct(Entries):
         return pa.array(entries.counted(state["entries"]))
 
 
-class Collect(Entries):
+class Limited(Entries):
+    """Those that keep a few. ``last`` is the last key of a full list (null: there is room): what is not before it changes nothing,
+    and the list need not be touched, which may be long."""
+
+    fields: ClassVar[dict[str, Any]] = {"n": np.int64, "last": bytes, "entries": bytes}
+
+    def _join(self, state: State, groups: Ints, blobs: Blobs) -> None:
+        last, first = state["last"][groups], entries.keys_at(blobs, 1)
+        full = last.astype(np.bool_)  # None is false, and no key is empty
+        wanted = ~full
+        wanted[full] = first[full] < last[full]
+        super()._join(state, groups[wanted], blobs[wanted])
+        state["last"][groups[wanted]] = entries.keys_at(state["entries"][groups[wanted]], self.limit)
+
+    def merge(self, into: State, other: State) -> None:
+        super().merge(into, other)
+        into["last"] = entries.keys_at(into["entries"], self.limit)
+
+
+class Collect(Limited):
     """The first values by event time."""
 
     def __init__(self, name: str, kind: pa.DataType, aggregation: Aggregation) -> None:
@@ -85,7 +108,7 @@ class Collect(Entries):
         return _lists(counts, decode(found, [self.result.value_type])[0])
 
 
-class Ranked(Entries):
+class Ranked(Limited):
     """The first values by another one. ``kinds``: the types of the values that are shown."""
 
     def __init__(self, name: str, kind: pa.DataType, aggregation: Aggregation, kinds: list[pa.DataType]) -> None:

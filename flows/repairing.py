@@ -19,7 +19,7 @@ from connectors.table import Writer
 from connectors.view import Damaged, check_files
 from flows.projection import Projection
 from flows.running import Watch, store_path
-from flows.verification import COMPARED, SCRATCH, Refold, committed_manifest, compare_logs, refolded
+from flows.verification import SCRATCH, Refold, committed_manifest, compare_logs, refolded
 from schemas.errors import LogChanged, StoreDamaged
 
 DATA = "data/"
@@ -76,7 +76,7 @@ def _bytes_of(projection: Projection, manifest: Manifest, writer: Writer, lost: 
     if changes:
         msg = f"the log is not the one that view {projection.title} was folded from: nothing was repaired"
         raise LogChanged(msg, where="\n".join(changes), do=again)
-    different = [name for name in COMPARED if manifest.tables[name].digest != fresh.tables[name].digest]
+    different = [name for name in manifest.tables if manifest.tables[name].digest != fresh.tables[name].digest]
     if different:
         msg = f"view {projection.title} is not what its log gives: nothing was repaired"
         raise StoreDamaged(

@@ -53,7 +53,10 @@ class Sessions:
         self.keys = GroupTable()
         self._count = 0
         self._absorbed: list[Ints] = []  # by others, since the last delta
-        self._newest = np.empty(0, np.int64)  # of each key
+        self._newest, self._recent = (
+            np.empty(0, np.int64),
+            np.empty(0, np.int64),
+        )  # of each key: the latest, the last touched
         self.start, self.end, self.key, self.older, self.level, self._told = (np.empty(0, np.int64) for _ in range(6))
         self.states: list[State] = no_states(self.projection)
 
@@ -69,11 +72,12 @@ class Sessions:
         if not len(bridges):
             yield ids, None
             return
-        order = np.argsort(levels, kind="stable")
-        ends = np.searchsorted(levels[order], np.arange(levels.max() + 1), side="right")
-        for level, (first, end) in enumerate(zip([0, *ends], ends, strict=False)):
-            self._merge(bridges[bridges[:, 2] == level])
-            some = order[first:end]
+        order, bridges = np.argsort(levels, kind="stable"), bridges[np.argsort(bridges[:, 2], kind="stable")]
+        numbers = np.arange(levels.max() + 2)
+        at, bridged = np.searchsorted(levels[order], numbers), np.searchsorted(bridges[:, 2], numbers)
+        for level in numbers[:-1]:
+            self._merge(bridges[bridged[level] : bridged[level + 1]])
+            some = order[at[level] : at[level + 1]]
             yield ids[some], some
 
     def put(self, batch: pa.RecordBatch) -> None:
@@ -95,7 +99,12 @@ class Sessions:
         """Partials of those sessions that are still there, and the groups under which the view knows others that are not."""
         ids = ids[self.key[ids] != NONE]
         moved = ids[(self._told[ids] != UNTOLD) & (self._told[ids] != self.start[ids])]
-        gone = [self._groups(self._told[moved], self.key[moved]), *self._absorbed_groups()]
+        absorbed = np.concatenate([np.empty(0, np.int64), *self._absorbed])
+        absorbed, self._absorbed = absorbed[self._told[absorbed] != UNTOLD], []
+        gone = [
+            self._groups(self._told[moved], self.key[moved]),
+            self._groups(self._told[absorbed], self.older[absorbed]),
+        ]
         self._told[ids] = self.start[ids]
         columns = [self._groups(self.start[ids], self.key[ids]), pa.array(self.end[ids]).cast(TIMESTAMP)]
         for array in (array for state in self.states for array in state.values()):
@@ -119,7 +128,7 @@ class Sessions:
         self.start, self.end, self._told = self.start[keep], self.end[keep], self._told[keep]
         self.key, self.older, self.level = self.keys.intern(groups), np.empty_like(keep), np.zeros_like(keep)
         self.states = [{field: array[keep] for field, array in state.items()} for state in self.states]
-        self._count, self._newest = len(keep), np.empty(0, np.int64)
+        self._count, self._newest, self._recent = len(keep), np.empty(0, np.int64), np.empty(0, np.int64)
         self._link()
 
     # -- within
@@ -139,7 +148,7 @@ class Sessions:
         self._make_room(n)
         ids, levels, bridges = np.empty(n, np.int64), np.empty(n, np.int64), np.empty((n, 3), np.int64)
         self._count, bridged = _assign(
-            keys, time, self._gap, self._newest, self.start, self.end, self.key, self.older, self.level, self._told,
+            keys, time, self._gap, self._newest, self._recent, self.start, self.end, self.key, self.older, self.level, self._told,
             self._count, ids, levels, bridges,
         )  # fmt: skip
         self.level[ids] = 0  # every session of another level has a row of its own: the bridge
@@ -149,8 +158,8 @@ class Sessions:
         """For so many sessions more, and for all keys."""
         if len(self.keys) > len(self._newest):
             known = len(self._newest)
-            self._newest = extended(self._newest, 2 * len(self.keys))
-            self._newest[known:] = NONE
+            self._newest, self._recent = (extended(a, 2 * len(self.keys)) for a in (self._newest, self._recent))
+            self._newest[known:] = self._recent[known:] = NONE
         if self._count + more > len(self.start):
             size = max(1024, 2 * self._count, self._count + more)
             self.start, self.end, self.key, self.older, self.level, self._told = (
@@ -175,11 +184,6 @@ class Sessions:
                 state[field][earlier] = array
         self._absorbed.append(later)
 
-    def _absorbed_groups(self) -> list[pa.BinaryArray]:
-        absorbed, self._absorbed = self._absorbed, []
-        known = [ids[self._told[ids] != UNTOLD] for ids in absorbed]
-        return [self._groups(self._told[ids], self.older[ids]) for ids in known if len(ids)]
-
     def _groups(self, starts: Ints, keys: Ints) -> pa.BinaryArray:
         if not len(starts):
             return NO_GROUPS
@@ -189,15 +193,22 @@ class Sessions:
 
 @kernel
 def _assign(
-    keys: Ints, time: Ints, gap: int, newest: Ints, start: Ints, end: Ints, key: Ints, older: Ints, level: Ints, told: Ints,
-    count: int, ids: Ints, levels: Ints, bridges: Ints,
+    keys: Ints, time: Ints, gap: int, newest: Ints, recent: Ints,
+    start: Ints, end: Ints, key: Ints, older: Ints, level: Ints, told: Ints, count: int,
+    ids: Ints, levels: Ints, bridges: Ints,
 ) -> tuple[int, int]:  # fmt: skip
-    """``newest`` has room for all keys; the arrays of sessions, and ``bridges``, for as many more as there are rows. Returns how many
-    sessions and bridges there are. A session that is no more has no key (NONE), and its key in ``older``."""
+    """``newest`` and ``recent`` have room for all keys; the arrays of sessions, and ``bridges``, for as many more as there are rows.
+
+    Returns how many sessions and bridges there are. A session that is no more has no key (NONE), and its key in ``older``.
+    """
     bridged = 0
     for i in range(len(time)):
         t, k = time[i], keys[i]
         newer, at = NONE, newest[k]
+        if (
+            recent[k] != NONE and start[recent[k]] >= t + gap
+        ):  # a log that goes back in time does not begin at its end each time
+            newer, at = recent[k], older[recent[k]]
         while at != NONE and start[at] >= t + gap:
             newer, at = at, older[at]
         if at == NONE or end[at] <= t:
@@ -223,6 +234,7 @@ def _assign(
         else:
             start[at] = min(start[at], t)
             end[at] = max(end[at], t + gap)
+        recent[k] = at
         ids[i], levels[i] = at, level[at]
     return count, bridged
 

@@ -57,6 +57,7 @@ class VarianceOfFloats(Variance):
     def finish(self, state: State) -> pa.Array:
         left = state["n"] - self._ddof
         found = state["m2"] / np.maximum(left, 1)
+        found = np.where(found < 0, np.nan, found)  # -inf: what overflowed says nothing
         return floats_of(np.sqrt(found) if self._is_std else found, left < 1)
 
 

@@ -22,6 +22,7 @@ import math
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,12 @@ def plain_value(value: Any) -> Any:
         return str(value)
     if isinstance(value, dt.datetime):
         return instant(value)
+    if isinstance(value, list):
+        return [plain_value(item) for item in value]
+    if isinstance(value, dict):
+        return {name: plain_value(item) for name, item in value.items()}
+    if isinstance(value, Decimal):
+        return f"{value:f}"
     return value.isoformat() if isinstance(value, dt.date) else value
 
 
@@ -248,6 +255,47 @@ PROJECTIONS = {
     ),
 }
 
+CENTS = pl.col("note").cast(pl.Decimal(38, 2), strict=False)
+PROJECTIONS |= {
+    "gathered": Projection(
+        name="gathered",
+        category=scales,
+        events=[Weighed],
+        key=["place"],
+        columns={
+            "spread": agg.var("number"),
+            "spread_of_all": agg.var("number", ddof=0),
+            "spread_of_sizes": agg.std("size"),
+            "note_of_least": agg.min_by("note", by="size"),
+            "note_of_most": agg.max_by("note", by="size"),
+            "number_of_last_note": agg.max_by("number", by="note"),
+            "notes": agg.count_distinct("note"),
+            "sizes": agg.count_distinct("size"),
+            "first_notes": agg.collect("note", limit=3),
+            "heaviest": agg.top(2, by="number", of={"number": "number", "note": "note", "day": "day"}),
+            "lightest": agg.top(2, by="size", of="note", largest=False),
+            "middle": agg.quantile("size", 0.5),
+            "nearly_most": agg.quantile("number", 0.9, error=0.001),
+        },
+    ),
+    "priced": Projection(
+        name="priced",
+        category=scales,
+        events=[Weighed],
+        key=["place"],
+        columns={
+            "total": agg.sum(CENTS),
+            "mean": agg.mean(CENTS),
+            "least": agg.min(CENTS),
+            "greatest": agg.max(CENTS),
+            "first": agg.first(CENTS),
+            "last": agg.last(CENTS),
+            "prices": agg.count(CENTS),
+            "all": agg.collect(CENTS, limit=100),
+        },
+    ),
+}
+
 
 class Load(State):
     """What lies on a scale, taken on by ``loaded``."""
@@ -321,7 +369,7 @@ def _fold_and_commit(
     projection: Projection, writer: Writer, progress: dict[Place, Progress], pieces: Sequence[Slice]
 ) -> dict[Place, Progress]:
     stored = writer.read("partials")
-    merge, found = merge_of(projection, progress, stored), split_partials(projection, stored)
+    merge, found = merge_of(projection, progress, lambda name: stored), split_partials(projection, stored)
     for piece in pieces:
         place = (piece.category, piece.partition)
         pipeline = PartitionPipeline(scales, [PartitionFold(projection, *place, progress[place], found.get(place))])

@@ -319,7 +319,7 @@ def variance(parts: list[Any], ddof: int) -> float | None:
         mean = Fraction(sum(values), len(values))
         return float(sum((value - mean) ** 2 for value in values) / (len(values) - ddof))
     n, _, m2 = moments(parts)
-    return m2 / (n - ddof)
+    return math.nan if m2 < 0 else m2 / (n - ddof)
 
 
 def moments(parts: list[Any]) -> tuple[float, float, float]:

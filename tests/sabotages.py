@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 GOLDEN = "tests/test_golden.py"
+AGGREGATIONS = "tests/test_aggregations.py"
 
 
 @dataclass(frozen=True)
@@ -155,14 +156,46 @@ SABOTAGES = [
         '"zone": self.zone, "rules": ""}',
         ("tests/test_windows.py", "-k", "rules"),
     ),
+    Sabotage(
+        "touching-unites",
+        "a session that begins when another ends is one with it",
+        "flows/session_merge.py",
+        "start[i] >= ends[count - 1]",
+        "start[i] > ends[count - 1]",
+        folds("sessions"),
+    ),
+    Sabotage(
+        "session-final-when-late",
+        "a session is final as soon as its own events would be late",
+        "flows/windows.py",
+        "return self.gap_us",
+        "return 0",
+        folds("sessions"),
+    ),
+    Sabotage(
+        "bridges-flattened",
+        "bridges upon bridges are made at once",
+        "flows/sessions.py",
+        "level[before] = max(level[before], level[at]) + 1",
+        "level[before] = 1",
+        ("tests/test_sessions.py::test_bridges_upon_bridges",),
+    ),
+    Sabotage(
+        "old-sessions-stay",
+        "the row of a session that became part of another stays in the view",
+        "flows/session_merge.py",
+        "keys = pa.concat_arrays([*removed, ",
+        "keys = pa.concat_arrays([NO_GROUPS, ",
+        folds("sessions"),
+    ),
     # -- sums, extremes, first and last
     Sabotage(
         "float-by-slice",
         "floats are summed by NumPy within a slice, then added",
         "flows/accumulators.py",
-        'kernels.sum_floats(ids, ok, _numbers(values, np.float64), state["n"], state["total"])',
+        'kernels.sum_floats(ids, ok, numbers_of(values, np.float64), state["n"], state["total"])',
         "ok = ok if len(ok) else ids >= 0\n"
-        '        for g in np.unique(ids[ok]): state["total"][g] += _numbers(values, np.float64)[ok & (ids == g)].sum(); '
+        '        for g in np.unique(ids[ok]): state["total"][g] += numbers_of(values, np.float64)[ok & (ids == g)].sum(); '
         'state["n"][g] += int((ok & (ids == g)).sum())',
         folds("sums"),
     ),
@@ -205,6 +238,14 @@ SABOTAGES = [
         "if n[g] == 0 or (time[i] >= when[g] if last else time[i] < when[g]):",
         "if n[g] == 0 or last:",
         folds("groups"),
+    ),
+    Sabotage(
+        "last-of-equals",
+        "of events at one time, `last` takes the first",
+        "flows/kernels.py",
+        "if n[g] == 0 or (time[i] >= when[g] if last else time[i] < when[g]):",
+        "if n[g] == 0 or (time[i] > when[g] if last else time[i] < when[g]):",
+        ("tests/test_nexmark.py", "-k", "q18"),
     ),
     Sabotage(
         "zeros-are-equal",
@@ -401,6 +442,63 @@ SABOTAGES = [
         "if found.get(partition, known if theirs.compacted else None) != known:",
         "if partition < 0:",
         ("tests/test_hybrid.py::test_two_streams_of_one_name_are_not_read_as_one",),
+    ),
+    # -- aggregations that keep more than a number
+    Sabotage(
+        "ties-backwards",
+        "of equals in two partitions the later one comes first",
+        "flows/ranked.py",
+        'entries.joined(into["entries"], other["entries"]',
+        'entries.joined(other["entries"], into["entries"]',
+        folds("aggregations"),
+    ),
+    Sabotage(
+        "as-they-come",
+        "collect takes values as they are read, not by event time",
+        "flows/ranked.py",
+        "_with_time(_nothing(len(values)), time, False)",
+        "_with_time(_nothing(len(values)), np.zeros_like(time), False)",
+        folds("aggregations"),
+    ),
+    Sabotage(
+        "distinct-twice",
+        "a value in two partitions is counted twice",
+        "flows/ranked.py",
+        "class CountDistinct(Entries):\n    unique = True",
+        "class CountDistinct(Entries):\n    unique = False",
+        folds("aggregations"),
+    ),
+    Sabotage(
+        "no-carry",
+        "the sum of squares loses what carries over between partitions",
+        "flows/variances.py",
+        "whole = half + carry",
+        "whole = half + carry * 0",
+        (f"{AGGREGATIONS}::test_a_variance_of_whole_numbers_is_the_exact_one",),
+    ),
+    Sabotage(
+        "wrapping-money",
+        "a sum of decimals forgets its third word",
+        "flows/decimals.py",
+        "high[g] += over - np.int64(values[i, 1] >> np.uint64(63))",
+        "high[g] += 0 * over",
+        (AGGREGATIONS, "-k", "decimals"),
+    ),
+    Sabotage(
+        "wide-bucket",
+        "a value on the border of two buckets goes into the upper one",
+        "flows/sketches.py",
+        'np.searchsorted(table, sizes, side="left")',
+        'np.searchsorted(table, sizes, side="right")',
+        (AGGREGATIONS, "-k", "buckets"),
+    ),
+    Sabotage(
+        "failing-batch",
+        "arithmetic with decimals is allowed",
+        "flows/decimal_rules.py",
+        'if kind == "BinaryExpr" and body["op"] in COMPUTES',
+        'if kind == "BinaryExpr" and body["op"] in ()',
+        ("tests/test_projection.py",),
     ),
     # -- Python folds
     Sabotage(

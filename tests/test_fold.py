@@ -162,7 +162,10 @@ records = st.lists(st.tuples(st.integers(1, 3), values), max_size=60)
 logs = st.lists(records, min_size=1, max_size=3)
 
 
-def offsets_of(raw: list[tuple[int, bytes | None]]) -> list[tuple[int, int, bytes | None]]:
+Record = tuple[int, int, bytes | None]
+
+
+def offsets_of(raw: list[tuple[int, bytes | None]]) -> list[Record]:
     """Records with gaps between offsets, as compaction and transactions leave them."""
     offset, found = -1, []
     for gap, value in raw:
@@ -204,10 +207,10 @@ class View:
         specs = {spec.name: spec for spec in table_specs(self.projection)}
         for name, changes in self.merge.changes().items():
             keys = encode([changes.upserts.column(c).combine_chunks() for c in specs[name].primary_key])
-            for key, row in zip(keys.to_pylist(), changes.upserts.to_pylist(), strict=True):
-                self.tables[name][key] = row
             for key in changes.deletes.to_pylist() if changes.deletes is not None else []:
                 self.tables[name].pop(key, None)
+            for key, row in zip(keys.to_pylist(), changes.upserts.to_pylist(), strict=True):
+                self.tables[name][key] = row
         self.progress = {place: facts.copy() for place, facts in self.merge.progress.items()}
 
     def partials(self) -> pa.Table:
@@ -216,7 +219,7 @@ class View:
 
     def reopen(self) -> None:
         """A crash: whatever was not committed is gone."""
-        self.merge = merge_of(self.projection, self.progress, self.partials())
+        self.merge = merge_of(self.projection, self.progress, lambda name: self.partials())
 
     def folds(self, partition: int) -> PartitionFold:
         place = ("things", partition)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,10 @@ from hypothesis import strategies as st
 from random_windows import DAY_US, US, local_window, zone_of
 from test_fold import Measured, Moved, fold_all, things
 
-from flows import Projection, agg, calendar, hopping, session, tumbling
+from connectors import open_log, open_view
+from flows import Projection, agg, calendar, hopping, run, session, tumbling
 from flows import calendars as implementation
+from flows.status import summary
 from flows.windows import Window
 from schemas.errors import UsageError
 from schemas.instants import FIRST_US, LAST_US
@@ -95,6 +98,37 @@ def test_a_window_that_cannot_be_is_refused(make: Any, what: str, do: str) -> No
         make()
     assert what in error.value.what
     assert do in (error.value.do or "")
+
+
+@pytest.mark.parametrize(
+    ("window", "final_s", "late", "lost", "rows"),
+    [
+        (tumbling(SECOND * 10), 95, 2, 0, 2),
+        (hopping(SECOND * 100, SECOND * 10), 95, 1, 6, 16),
+        (session(SECOND * 20), 75, 2, 0, 2),  # a session may be touched for its gap after its end
+    ],
+)
+def test_the_status_says_what_is_final_and_what_was_lost(
+    tmp_path: Path, window: Window, final_s: int, late: int, lost: int, rows: int
+) -> None:
+    """Events at 30 s and -50 s come when the watermark is at 100 s, with 5 s allowed: late for those windows that ended by 95 s."""
+    projection = Projection(
+        name="t",
+        category=things,
+        events=[Moved],
+        window=window,
+        allowed_lateness=SECOND * 5,
+        columns={"n": agg.count()},
+    )
+    epoch = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+    with open_log(str(tmp_path / "log")) as log:
+        log.create("things", partitions=1)
+        log.append(things, [Moved(subject="s", time=epoch + SECOND * at, place="a") for at in (100, 30, -50)])
+        run([projection], log=log, store=tmp_path / "store", until="end")
+    view = open_view(tmp_path / "store", "t")
+    facts = summary(view)
+    assert (facts["late_events"], facts["lost_contributions"], len(view.late().collect())) == (late, lost, rows)
+    assert facts["final_until_us"] == final_s * US["s"]
 
 
 # -- calendars
