@@ -238,10 +238,13 @@ class Projection:
                     f"select= and {', '.join(both)}", "an event table has one row an event: choose one of the two"
                 )
             return
-        if self.fold and (self.columns or self.window or self.source or not self.key):
+        if self.fold and (self.columns or self.window or not self.key):
             raise self._wrong(
-                "a Python fold with columns=, window= or source=, or without a key",
-                "give it a category and a key: its state is the row",
+                "a Python fold with columns= or window=, or without a key", "give it a key: its state is the row"
+            )
+        if self.fold and self.source and self.source.kind == INTERVAL:
+            raise self._wrong(
+                "a Python fold of pairs: what it refuses would be no event", "fold one stream: in_order() or as_of()"
             )
         if not self.columns and not self.fold:
             raise self._wrong("no columns", 'give at least one, for example columns={"events": agg.count()}')
