@@ -9,7 +9,7 @@ Nothing here knows files: chunks are loaded by a function of the caller, new one
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,6 +40,16 @@ class Changes:
 
     upserts: pa.Table
     deletes: pa.BinaryArray | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Changes of many rows, made part by part when they are wanted: every key of a part is before every key of the next.
+
+    Each maker is called once, from any thread.
+    """
+
+    makers: Sequence[Callable[[], Changes]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,16 +137,18 @@ def _words(schema: pa.Schema) -> str:
 
 
 def apply(
-    spec: TableSpec, chunks: Sequence[Chunk], deltas: Sequence[Delta], load: Callable[[Chunk], pa.Table]
+    spec: TableSpec, chunks: Sequence[Chunk], deltas: Iterable[Delta], load: Callable[[Chunk], pa.Table]
 ) -> Iterator[Chunk | Piece]:
     """The chunks after the changes (which follow each other), in order: those untouched as they are, new ones as pieces.
 
     No rows at all give nothing; the caller writes the one empty chunk of an empty table.
     """
     carry: Piece | None = None  # rows behind the last cut, which the next chunk will complete
-    for chunk, *parts in zip(chunks, *(_parts(spec, chunks, delta) for delta in deltas), strict=True):
-        here = [part for part in parts if len(part.keys)]
-        if chunk.rows and not here and carry is None:
+    waiting = _Waiting(spec, deltas)
+    for number, chunk in enumerate(chunks):
+        here = waiting.up_to(bytes.fromhex(chunk.last))
+        is_open = number == len(chunks) - 1 and waiting.is_any() and not _is_closed(spec, chunk)
+        if chunk.rows and not here and carry is None and not is_open:
             yield chunk
             continue
         changed = _load(spec, chunk, load)
@@ -144,11 +156,52 @@ def apply(
             changed = _merge(changed, part)
         whole, carry = _cut(spec, _join(carry, changed))
         yield from whole
-    for delta in deltas:
-        whole, carry = _cut(spec, _join(carry, _merge(_nothing(spec), _beyond(spec, chunks, delta))))
+    while waiting.is_any():
+        whole, carry = _cut(spec, _join(carry, _merge(_nothing(spec), waiting.next())))
         yield from whole
     if carry is not None:
         yield carry
+
+
+class _Waiting:
+    """Deltas that follow each other, taken from the front."""
+
+    def __init__(self, spec: TableSpec, deltas: Iterable[Delta]) -> None:
+        self._spec, self._rest = spec, iter(deltas)
+        self._first: Delta | None = None
+        self._last = b""  # key of those before
+
+    def is_any(self) -> bool:
+        while self._first is None or not len(self._first.keys):
+            self._first = next(self._rest, None)
+            if self._first is None:
+                return False
+            self._check(self._first.keys)
+        return True
+
+    def _check(self, keys: pa.BinaryArray) -> None:
+        if len(keys) and keys[0].as_py() <= self._last:
+            msg = f"table {self._spec.name!r}: parts of changes that do not follow each other"
+            raise UsageError(msg)
+        self._last = keys[-1].as_py() if len(keys) else self._last
+
+    def next(self) -> Delta:
+        assert self._first is not None
+        first, self._first = self._first, None
+        return first
+
+    def up_to(self, last: bytes) -> list[Delta]:
+        """What belongs to keys up to this one."""
+        found = []
+        while self.is_any():
+            delta = self.next()
+            end = _behind(delta.keys, last)
+            if end:
+                found.append(delta.slice(0, end))
+            if end < len(delta.keys):
+                self._first = delta.slice(end, len(delta.keys))
+                break
+        return found
 
 
 def _load(spec: TableSpec, chunk: Chunk, load: Callable[[Chunk], pa.Table]) -> Piece:
@@ -158,22 +211,6 @@ def _load(spec: TableSpec, chunk: Chunk, load: Callable[[Chunk], pa.Table]) -> P
 
 def _nothing(spec: TableSpec) -> Piece:
     return Piece(spec.schema.remove_metadata().empty_table(), pa.array([], pa.binary()))
-
-
-def _parts(spec: TableSpec, chunks: Sequence[Chunk], delta: Delta) -> list[Delta]:
-    """The changes that fall into each chunk; an open last chunk also gets what lies beyond its last key."""
-    ends = [_behind(delta.keys, bytes.fromhex(chunk.last)) for chunk in chunks]
-    if chunks and not _is_closed(spec, chunks[-1]):
-        ends[-1] = len(delta.keys)
-    return [delta.slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
-
-
-def _beyond(spec: TableSpec, chunks: Sequence[Chunk], delta: Delta) -> Delta:
-    """The changes behind the last chunk, when that one ends with a row that ends a chunk."""
-    if not chunks:
-        return delta
-    start = _behind(delta.keys, bytes.fromhex(chunks[-1].last)) if _is_closed(spec, chunks[-1]) else len(delta.keys)
-    return delta.slice(start, len(delta.keys))
 
 
 def _is_closed(spec: TableSpec, chunk: Chunk) -> bool:

@@ -11,7 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from schemas.canonical import BYTES_MAX
 from schemas.compiled import kernel, maker
+from schemas.errors import UsageError
 from schemas.hashing import hash_binary
 from schemas.json_scan import buffers
 from schemas.wide import prefetch
@@ -59,12 +61,20 @@ class GroupTable:
         return _find(data, offsets, hash_binary(keys), self._slots, self._hashes, self._ends, self._arena)
 
     def keys(self, ids: Ints) -> pa.BinaryArray:
-        everything = pa.Array.from_buffers(
-            pa.large_binary(),
-            self._count,
-            [None, pa.py_buffer(self._ends[: self._count + 1]), pa.py_buffer(self._arena)],
+        offsets = _sizes(self._ends, ids)
+        np.cumsum(offsets, out=offsets)
+        if offsets[-1] > BYTES_MAX:
+            msg = f"the keys of {len(ids):,} groups are {offsets[-1]:,} bytes: more than one array can hold"
+            raise UsageError(msg, do="use shorter keys, or fewer")
+        data = _gathered(self._ends, self._arena, ids, offsets)
+        return pa.Array.from_buffers(
+            pa.binary(), len(ids), [None, pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(data)]
         )
-        return everything.take(pa.array(ids)).cast(pa.binary())
+
+    def dealt(self, ids: Ints, bounds: pa.BinaryArray) -> list[Ints]:
+        """``ids`` by where their keys lie among ``bounds`` (ascending, at least one): before the first, ..., from the last on."""
+        data, offsets = buffers(bounds)
+        return np.split(*_dealt(self._ends, self._arena, ids, data, offsets))
 
     def keep(self, ids: Ints) -> GroupTable:
         """A new table of these keys alone; key ``ids[i]`` gets id ``i``."""
@@ -86,6 +96,63 @@ def _resized(array: npt.NDArray[Any], size: int) -> npt.NDArray[Any]:
     larger = np.zeros(size, array.dtype)
     larger[: len(array)] = array
     return larger
+
+
+@maker
+def _sizes(ends: Ints, ids: Ints) -> Ints:
+    """The size of each key, behind a zero."""
+    sizes = np.zeros(len(ids) + 1, np.int64)
+    for i in range(len(ids)):
+        sizes[i + 1] = ends[ids[i] + 1] - ends[ids[i]]
+    return sizes
+
+
+@maker
+def _gathered(ends: Ints, arena: Bytes, ids: Ints, offsets: Ints) -> Bytes:
+    data = np.empty(offsets[-1], np.uint8)
+    for first in range(0, len(ids), AHEAD):
+        last = min(first + AHEAD, len(ids))
+        for i in range(first, last):
+            prefetch(arena, ends[ids[i]])
+        for i in range(first, last):
+            at = ends[ids[i]]
+            for j in range(offsets[i], offsets[i + 1]):
+                data[j] = arena[at]
+                at += 1
+    return data
+
+
+@maker
+def _dealt(ends: Ints, arena: Bytes, ids: Ints, bounds: Bytes, offsets: Ints) -> tuple[Ints, Ints]:
+    """The ids, those of one block together and otherwise in their order; where each block but the first begins."""
+    blocks, starts = np.empty(len(ids), np.int32), np.zeros(len(offsets) + 1, np.int64)
+    for i in range(len(ids)):
+        blocks[i] = _block(arena, ends[ids[i]], ends[ids[i] + 1], bounds, offsets)
+        starts[blocks[i] + 1] += 1
+    starts = np.cumsum(starts)
+    dealt, at = np.empty(len(ids), np.int64), starts.copy()
+    for i in range(len(ids)):
+        dealt[at[blocks[i]]] = ids[i]
+        at[blocks[i]] += 1
+    return dealt, starts[1:-1]
+
+
+@kernel
+def _block(arena: Bytes, start: int, end: int, bounds: Bytes, offsets: Ints) -> int:
+    """How many bounds are not beyond a key."""
+    low, high = 0, len(offsets) - 1
+    while low < high:
+        middle = (low + high) // 2
+        first, last = offsets[middle], offsets[middle + 1]
+        j = 0
+        while start + j < end and first + j < last and arena[start + j] == bounds[first + j]:
+            j += 1
+        beyond = first + j < last and (start + j == end or arena[start + j] < bounds[first + j])
+        if beyond:
+            high = middle
+        else:
+            low = middle + 1
+    return low
 
 
 @kernel

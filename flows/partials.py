@@ -88,8 +88,8 @@ class Partials:
         return pa.record_batch(columns, schema=self.schema)
 
     def rows(self, ids: Ints) -> list[State]:
-        """Copies of the states of groups; where an id is -1 the partial is absent: ``n == 0``, and nothing to add."""
-        return [{field: _picked(array, ids) for field, array in state.items()} for state in self.states]
+        """Copies of the states of groups."""
+        return [{field: array[ids] for field, array in state.items()} for state in self.states]
 
     def before(self, window_start: int) -> Ints:
         """Ids of the groups whose window starts at or before ``window_start``."""
@@ -116,18 +116,13 @@ def decode_prefix(groups: pa.BinaryArray) -> list[Ints]:
     return [np.asarray(starts.cast(pa.int64()))]
 
 
-def _picked(array: npt.NDArray[Any], ids: Ints) -> npt.NDArray[Any]:
-    """Elements by id; where that is -1 none (of the last element, which the array would give, not a bit)."""
-    absent = ids < 0
-    picked = np.zeros(len(ids), array.dtype) if absent.all() else array[ids]
-    picked[absent] = None if array.dtype == object else 0
-    return picked
+def zeros(size: int, kind: Any) -> npt.NDArray[Any]:
+    """A field of partials that are absent."""
+    return np.full(size, None, object) if kind is object else np.zeros(size, kind)
 
 
 def _extended(array: npt.NDArray[Any], size: int) -> npt.NDArray[Any]:
-    larger = np.zeros(size, array.dtype)
-    if array.dtype == object:
-        larger[:] = None
+    larger = zeros(size, object if array.dtype == object else array.dtype)
     larger[: len(array)] = array
     return larger
 
