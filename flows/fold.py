@@ -73,6 +73,8 @@ class Delta:
     late: pa.Table
     dead_letters: pa.Table
     end: bool = False
+    ids: Ints | None = None
+    """The ids of the groups in the fold, which has them from its partials and then in order of appearance; None where it forgets some."""
 
 
 class PartitionFold:
@@ -122,6 +124,7 @@ class PartitionFold:
             pa.Table.from_batches(self._late, LATE),
             pa.Table.from_batches(self._dead, DEAD_LETTERS),
             end,
+            ids if self.projection.window is None else None,
         )
         self._start = self.progress.next_offset
         self._late, self._dead = [], []

@@ -5,6 +5,7 @@ Group ids are private to one table: they never order anything that leaves it.
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import numpy as np
@@ -37,12 +38,15 @@ class GroupTable:
         self._hashes = np.zeros(512, np.uint64)
         self._ends = np.zeros(513, np.int64)  # key g is arena[ends[g]:ends[g + 1]]
         self._arena = np.zeros(1 << 14, np.uint8)
+        self._indexed = 0  # groups whose hashes and slots are there
+        self._indexing = threading.Lock()
 
     def __len__(self) -> int:
         return self._count
 
     def intern(self, keys: pa.BinaryArray) -> Ints:
         """The id of every key; keys not seen before get the next ids."""
+        self._index()
         data, offsets = buffers(keys)
         hashes = hash_binary(keys)
         ids = np.empty(len(keys), np.int64)
@@ -51,12 +55,36 @@ class GroupTable:
             at, self._count = _intern(
                 data, offsets, hashes, at, ids, self._slots, self._hashes, self._ends, self._arena, self._count
             )
+            self._indexed = self._count
             if at == len(keys):
                 return ids
             self._grow(int(offsets[at + 1] - offsets[at]))
 
+    def follow(self, keys: pa.BinaryArray, ids: Ints) -> bool:
+        """Take over keys with the (ascending) ids that another table gave them, without looking one up.
+
+        False, and nothing done, where that cannot be: a known id has another key here, or a new one is not the next.
+        """
+        data, offsets = buffers(keys)
+        known, used = int(np.searchsorted(ids, self._count)), int(self._ends[self._count])
+        if (
+            not _agree(data, offsets, ids[:known], self._ends, self._arena)
+            or (np.diff(ids[known:], prepend=self._count - 1) != 1).any()
+        ):
+            return False
+        count, size = self._count + len(ids) - known, used + int(offsets[-1] - offsets[known])
+        if count >= len(self._ends):
+            self._ends = _resized(self._ends, 2 * count)
+        if size > len(self._arena):
+            self._arena = _resized(self._arena, 2 * size)
+        self._arena[used:size] = data[offsets[known] : offsets[-1]]
+        self._ends[self._count + 1 : count + 1] = used + offsets[known + 1 :] - offsets[known]
+        self._count = count
+        return True
+
     def find(self, keys: pa.BinaryArray) -> Ints:
         """The id of every key, -1 where it is not there."""
+        self._index()
         data, offsets = buffers(keys)
         return _find(data, offsets, hash_binary(keys), self._slots, self._hashes, self._ends, self._arena)
 
@@ -84,15 +112,34 @@ class GroupTable:
 
     def _grow(self, key_bytes: int) -> None:
         if 2 * (self._count + 1) > len(self._slots):
-            self._slots = _rehash(self._hashes, self._count, 2 * len(self._slots))
-            self._hashes = _resized(self._hashes, len(self._slots) // 2)
-            self._ends = _resized(self._ends, len(self._slots) // 2 + 1)
+            self._resize(2 * len(self._slots))
         used = int(self._ends[self._count])
         if used + key_bytes > len(self._arena):
             self._arena = _resized(self._arena, 2 * (used + key_bytes))
 
+    def _index(self) -> None:
+        """Make up for keys that nobody has looked for so far."""
+        with self._indexing:
+            if self._indexed == self._count:
+                return
+            size = len(self._slots)
+            while 2 * (self._count + 1) > size:
+                size *= 2
+            hashes = hash_binary(self.keys(np.arange(self._indexed, self._count)))
+            self._hashes = _resized(self._hashes, max(size // 2, len(self._hashes)))
+            self._hashes[self._indexed : self._count] = hashes
+            self._resize(size)
+            self._indexed = self._count
+
+    def _resize(self, slots: int) -> None:
+        self._slots = _rehash(self._hashes, self._count, slots)
+        self._hashes = _resized(self._hashes, max(slots // 2, len(self._hashes)))
+        self._ends = _resized(self._ends, max(slots // 2 + 1, len(self._ends)))
+
 
 def _resized(array: npt.NDArray[Any], size: int) -> npt.NDArray[Any]:
+    if size == len(array):
+        return array
     larger = np.zeros(size, array.dtype)
     larger[: len(array)] = array
     return larger
@@ -153,6 +200,20 @@ def _block(arena: Bytes, start: int, end: int, bounds: Bytes, offsets: Ints) -> 
         else:
             low = middle + 1
     return low
+
+
+@kernel
+def _agree(data: Bytes, offsets: Ints, ids: Ints, ends: Ints, arena: Bytes) -> bool:
+    """Whether each id is that of its key."""
+    for first in range(0, len(ids), AHEAD):
+        last = min(first + AHEAD, len(ids))
+        for i in range(first, last):
+            prefetch(arena, ends[ids[i]])
+        for i in range(first, last):
+            start, at, size = offsets[i], ends[ids[i]], offsets[i + 1] - offsets[i]
+            if ends[ids[i] + 1] - at != size or not _same(data, start, arena, at, size):
+                return False
+    return True
 
 
 @kernel

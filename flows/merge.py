@@ -98,7 +98,7 @@ class ViewMerge:
         self.moved |= delta.progress.next_offset > delta.start
         self.progress[place] = delta.progress
         if delta.groups.num_rows:
-            self._changed[place].append(self._partials[place].put(delta.groups))
+            self._changed[place].append(self._partials[place].put(delta.groups, delta.ids))
             self.changed_groups += delta.groups.num_rows
         self._late.append(delta.late)
         self._dead.append(delta.dead_letters)

@@ -16,6 +16,7 @@ from flows.accumulators import ARROW, State
 from flows.groups import GroupTable
 from flows.projection import Projection
 from schemas.canonical import decode
+from schemas.errors import StoreError
 from schemas.event import TIMESTAMP
 
 Ints = npt.NDArray[np.int64]
@@ -42,7 +43,8 @@ class Partials:
 
     def _clear(self) -> None:
         self.table = GroupTable()
-        self.window_start = np.empty(0, np.int64)
+        self._room = 0
+        self.window_start = np.empty(0, np.int64)  # empty where there are no windows
         self.states: list[State] = [
             {field: np.empty(0, kind) for field, kind in acc.fields.items()} for acc in self.projection.accumulators
         ]
@@ -54,30 +56,43 @@ class Partials:
         """Ids of groups, made where they are new; arrays have room for all of them afterwards."""
         known = len(self.table)
         ids = self.table.intern(groups)
-        if len(self.table) > known:
-            self._make_room()
-            if self.projection.window:
-                fresh = np.arange(known, len(self.table))
-                (starts,) = decode_prefix(self.table.keys(fresh))
-                self.window_start[fresh] = starts
+        self._make_room(known)
         return ids
 
-    def _make_room(self) -> None:
-        size = len(self.window_start)
-        if len(self.table) <= size:
-            return
-        larger = max(1024, 2 * len(self.table))
-        self.window_start = _extended(self.window_start, larger)
+    def _make_room(self, known: int) -> None:
+        """For the groups that are new since so many were known."""
+        if len(self.table) > self._room:
+            self._extend(max(1024, 2 * len(self.table)))
+        if self.projection.window and len(self.table) > known:
+            fresh = np.arange(known, len(self.table))
+            (starts,) = decode_prefix(self.table.keys(fresh))
+            self.window_start[fresh] = starts
+
+    def _extend(self, larger: int) -> None:
+        self._room = larger
+        if self.projection.window:
+            self.window_start = _extended(self.window_start, larger)
         self.states = [{field: _extended(a, larger) for field, a in state.items()} for state in self.states]
 
-    def put(self, batch: pa.RecordBatch) -> Ints:
-        """Take over whole partials (schema ``self.schema``), replacing what was there; returns their ids."""
-        ids = self.intern(batch.column("group"))
+    def put(self, batch: pa.RecordBatch, ids: Ints | None = None) -> Ints:
+        """Take over whole partials (schema ``self.schema``), replacing what was there; returns their ids.
+
+        ``ids``: those that the groups have where they come from, if groups have the same ids there as here.
+        """
+        ids = self.intern(batch.column("group")) if ids is None else self._follow(batch.column("group"), ids)
         at = 1
         for state in self.states:
             for array in state.values():
                 array[ids] = batch.column(at).to_numpy(zero_copy_only=False)
                 at += 1
+        return ids
+
+    def _follow(self, groups: pa.BinaryArray, ids: Ints) -> Ints:
+        known = len(self.table)
+        if not self.table.follow(groups, ids):
+            msg = f"projection {self.projection.title}: groups whose numbers are not those of their partition's fold"
+            raise StoreError(msg, do="start the run again: it goes on from the last commit")
+        self._make_room(known)
         return ids
 
     def get(self, ids: Ints) -> pa.RecordBatch:
@@ -92,7 +107,7 @@ class Partials:
         return [{field: array[ids] for field, array in state.items()} for state in self.states]
 
     def before(self, window_start: int) -> Ints:
-        """Ids of the groups whose window starts at or before ``window_start``."""
+        """Ids of the groups whose window (if there are any) starts at or before ``window_start``."""
         return np.flatnonzero(self.window_start[: len(self.table)] <= window_start)
 
     def drop(self, ids: Ints) -> None:
@@ -104,6 +119,7 @@ class Partials:
             return
         keep = without(np.arange(len(self.table)), ids, len(self.table))
         self.table = self.table.keep(keep)
+        self._room = len(keep)
         self.window_start = self.window_start[keep]
         self.states = [{field: array[keep] for field, array in state.items()} for state in self.states]
 
