@@ -27,6 +27,7 @@ from schemas.hashing import binary_buffers
 
 Bytes = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +55,11 @@ class Parts:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Sorted rows and their encoded primary keys."""
+    """Sorted rows, their encoded primary keys, and behind which of them a chunk ends (None: look yet)."""
 
     rows: pa.Table
-    keys: pa.BinaryArray
+    keys: pa.ChunkedArray
+    ends: Mask | None = None
 
     def slice(self, start: int, stop: int) -> Piece:
         return Piece(self.rows.slice(start, stop - start), self.keys.slice(start, stop - start))
@@ -68,16 +70,18 @@ class Delta:
     """Changes in order of key. ``rows`` are the new rows; ``before[i]`` of them belong to keys before key ``i``.
 
     So key ``i`` gets the row ``before[i]`` when ``before[i + 1]`` is one more, and is removed when it is the same.
+    ``ends``: behind which keys a chunk ends.
     """
 
     keys: pa.BinaryArray
     before: Ints
     rows: pa.Table
+    ends: Mask
 
     def slice(self, start: int, stop: int) -> Delta:
         first, last = self.before[start], self.before[stop]
         keys, rows = self.keys.slice(start, stop - start), self.rows.slice(first, last - first)
-        return Delta(keys, self.before[start : stop + 1] - first, rows)
+        return Delta(keys, self.before[start : stop + 1] - first, rows, self.ends[start:stop])
 
 
 def prepare(spec: TableSpec, changes: Changes) -> list[Delta]:
@@ -99,7 +103,8 @@ def prepare(spec: TableSpec, changes: Changes) -> list[Delta]:
         raise UsageError(msg, where=f"primary key {', '.join(spec.primary_key)}")
     source = source[~again]
     before = np.concatenate([[0], np.cumsum(source >= 0)]).astype(np.int64)
-    return [Delta(ordered.filter(pa.array(~again)), before, rows.take(pa.array(source[source >= 0])))]
+    distinct = ordered.filter(pa.array(~again))
+    return [Delta(distinct, before, rows.take(pa.array(source[source >= 0])), ends_chunk(distinct, spec.chunk_rows))]
 
 
 def _in_order(spec: TableSpec, rows: pa.Table) -> list[Delta] | None:
@@ -111,7 +116,7 @@ def _in_order(spec: TableSpec, rows: pa.Table) -> list[Delta] | None:
         follows = not found or found[-1].keys[-1].as_py() < keys[0].as_py()
         if not (follows and are_ascending(keys)):
             return None
-        found.append(Delta(keys, np.arange(len(keys) + 1), part))
+        found.append(Delta(keys, np.arange(len(keys) + 1), part, ends_chunk(keys, spec.chunk_rows)))
     return found
 
 
@@ -154,10 +159,10 @@ def apply(
         changed = _load(spec, chunk, load)
         for part in here:
             changed = _merge(changed, part)
-        whole, carry = _cut(spec, _join(carry, changed))
+        whole, carry = _cut(spec, carry, changed)
         yield from whole
     while waiting.is_any():
-        whole, carry = _cut(spec, _join(carry, _merge(_nothing(spec), waiting.next())))
+        whole, carry = _cut(spec, carry, _merge(nothing(spec), waiting.next()))
         yield from whole
     if carry is not None:
         yield carry
@@ -206,11 +211,11 @@ class _Waiting:
 
 def _load(spec: TableSpec, chunk: Chunk, load: Callable[[Chunk], pa.Table]) -> Piece:
     rows = load(chunk)
-    return Piece(rows, key_of(rows, spec.primary_key))
+    return Piece(rows, pa.chunked_array([key_of(rows, spec.primary_key)]))
 
 
-def _nothing(spec: TableSpec) -> Piece:
-    return Piece(spec.schema.remove_metadata().empty_table(), pa.array([], pa.binary()))
+def nothing(spec: TableSpec) -> Piece:
+    return Piece(spec.schema.remove_metadata().empty_table(), pa.chunked_array([], pa.binary()))
 
 
 def _is_closed(spec: TableSpec, chunk: Chunk) -> bool:
@@ -223,19 +228,24 @@ def _behind(keys: pa.BinaryArray, key: bytes) -> int:
     return bisect_right(range(len(keys)), key, key=lambda i: keys[i].as_py())
 
 
-def _cut(spec: TableSpec, piece: Piece) -> tuple[list[Piece], Piece | None]:
-    """The complete chunks of ``piece``, and the rows behind the last cut (None when there are none)."""
-    stops = np.flatnonzero(ends_chunk(piece.keys, spec.chunk_rows)) + 1
+def _cut(spec: TableSpec, carry: Piece | None, piece: Piece) -> tuple[list[Piece], Piece | None]:
+    """The complete chunks of ``piece`` behind ``carry`` (in which none ends), and the rows behind the last cut (None when there
+    are none)."""
+    ends = ends_chunk(contiguous(piece.keys), spec.chunk_rows) if piece.ends is None else piece.ends
+    before = len(carry.keys) if carry else 0
+    stops = np.flatnonzero(ends) + 1 + before
+    joined = _join(carry, piece)
     starts = [0, *stops.tolist()]
-    whole = [piece.slice(a, b) for a, b in zip(starts, stops.tolist(), strict=False)]
-    rest = piece.slice(starts[-1], len(piece.keys))
+    whole = [joined.slice(a, b) for a, b in zip(starts, stops.tolist(), strict=False)]
+    rest = joined.slice(starts[-1], len(joined.keys))
     return whole, rest if len(rest.keys) else None
 
 
 def _join(first: Piece | None, second: Piece) -> Piece:
     if first is None:
         return second
-    return Piece(pa.concat_tables([first.rows, second.rows]), pa.concat_arrays([first.keys, second.keys]))
+    keys = pa.chunked_array([*first.keys.chunks, *second.keys.chunks])
+    return Piece(pa.concat_tables([first.rows, second.rows]), keys)
 
 
 def _merge(old: Piece, part: Delta) -> Piece:
@@ -243,11 +253,12 @@ def _merge(old: Piece, part: Delta) -> Piece:
     if not len(part.keys):
         return old
     if not len(old.keys) and part.rows.num_rows == len(part.keys):
-        return Piece(part.rows, part.keys)
-    key_at, row_at = _merge_order(*binary_buffers(old.keys), *binary_buffers(part.keys), part.before)
-    keys = pa.concat_arrays([old.keys, part.keys]).take(pa.array(key_at))
+        return Piece(part.rows, pa.chunked_array([part.keys]), part.ends)
+    keys = contiguous(old.keys)
+    key_at, row_at = _merge_order(*binary_buffers(keys), *binary_buffers(part.keys), part.before)
+    merged = pa.concat_arrays([keys, part.keys]).take(pa.array(key_at))
     rows = pa.concat_tables([old.rows, part.rows]).combine_chunks().take(pa.array(row_at))
-    return Piece(rows, keys)
+    return Piece(rows, pa.chunked_array([merged]))
 
 
 @maker

@@ -24,7 +24,7 @@ from typing import Any
 import pyarrow as pa
 
 from connectors import chunks, fs
-from connectors.changes import Changes, Delta, Parts, Piece, apply, prepare
+from connectors.changes import Changes, Delta, Parts, Piece, apply, nothing, prepare
 from connectors.generation import Generation, Version, failed, put_aside, reached, show, stage
 from connectors.manifest import (
     BUILDING,
@@ -262,9 +262,7 @@ class Writer:
             is_empty = False
             yield chunk
         if is_empty:
-            yield from self._store(
-                iter([Piece(spec.schema.remove_metadata().empty_table(), pa.array([], pa.binary()))]), pool
-            )
+            yield from self._store(iter([nothing(spec)]), pool)
 
     def _store(self, parts: Iterator[Chunk | Piece], pool: Executor) -> Iterator[Chunk]:
         """Chunks in order: kept ones as they are, pieces built in threads and written by this one."""

@@ -99,6 +99,8 @@ class ViewMerge:
         self.progress[place] = delta.progress
         if delta.groups.num_rows:
             self._changed[place].append(self._partials[place].put(delta.groups, delta.ids))
+            if sum(map(len, self._changed[place])) > 2 * len(self._partials[place]):
+                self._changed[place] = [self._changed_ids(place)]
             self.changed_groups += delta.groups.num_rows
         self._late.append(delta.late)
         self._dead.append(delta.dead_letters)
@@ -111,7 +113,7 @@ class ViewMerge:
         self._let_go()
         for (category, partition), facts in self.progress.items():
             facts.check_conservation(f"{self.projection.title}, {category}/{partition}")
-        final, changed = self._final(), self._changed_ids()
+        final, changed = self._final(), {place: self._changed_ids(place) for place in self._changed}
         places = list(self._partials.values())
         given = [_union(changed[place], ids, len(self._partials[place])) for place, ids in final.items()]
         is_all = [len(ids) == len(part) for ids, part in zip(given, places, strict=True)]
@@ -150,11 +152,8 @@ class ViewMerge:
             return dict.fromkeys(self._partials, _NONE)
         return {place: partials.before(until - window.size_us) for place, partials in self._partials.items()}
 
-    def _changed_ids(self) -> dict[Place, Ints]:
-        return {
-            place: _union(np.concatenate([_NONE, *ids]), _NONE, len(self._partials[place]))
-            for place, ids in self._changed.items()
-        }
+    def _changed_ids(self, place: Place) -> Ints:
+        return _union(np.concatenate([_NONE, *self._changed[place]]), _NONE, len(self._partials[place]))
 
     def _rows(self, part: _Part) -> Changes:
         projection, touched = self.projection, part.touched()
