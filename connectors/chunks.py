@@ -26,7 +26,7 @@ SEED = 0x7265666F6C64
 """Of the hash that cuts chunks; part of the format."""
 
 ROW_GROUP_ROWS = 131_072
-DIGEST_BLOCK_ROWS = 65_536
+DIGEST_BLOCK_ROWS = 8_192
 
 WRITER = {
     "version": "2.6",

@@ -17,7 +17,7 @@ from schemas.errors import UsageError
 ENGINE_ROOM = frozenset(
     "accumulators agg cli cli_archive cli_options cli_proof cluster committer demo derived discover "
     "display engine expressions facts flights_facts flights_feed fold grouping groups job kernels merge "
-    "pacing partials pipeline progress projection query repairing running status stopping touched "
+    "memory pacing partials pipeline progress projection query repairing running status stopping touched "
     "verdicts verification windows".split()
 )
 """Modules of this package that hold no projections: not worth importing to look for them."""

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from connectors.sorting import WORD, heads
 from schemas.canonical import BYTES_MAX
 from schemas.compiled import kernel, maker
 from schemas.errors import UsageError
@@ -102,7 +103,7 @@ class GroupTable:
     def dealt(self, ids: Ints, bounds: pa.BinaryArray) -> list[Ints]:
         """``ids`` by where their keys lie among ``bounds`` (ascending, at least one): before the first, ..., from the last on."""
         data, offsets = buffers(bounds)
-        return np.split(*_dealt(self._ends, self._arena, ids, data, offsets))
+        return np.split(*_dealt(self._ends, self._arena, ids, data, offsets, *heads(bounds)))
 
     def keep(self, ids: Ints) -> GroupTable:
         """A new table of these keys alone; key ``ids[i]`` gets id ``i``."""
@@ -170,18 +171,45 @@ def _gathered(ends: Ints, arena: Bytes, ids: Ints, offsets: Ints) -> Bytes:
 
 
 @maker
-def _dealt(ends: Ints, arena: Bytes, ids: Ints, bounds: Bytes, offsets: Ints) -> tuple[Ints, Ints]:
+def _dealt(
+    ends: Ints, arena: Bytes, ids: Ints, bounds: Bytes, offsets: Ints, at: int, words: Hashes
+) -> tuple[Ints, Ints]:
     """The ids, those of one block together and otherwise in their order; where each block but the first begins."""
     blocks, starts = np.empty(len(ids), np.int32), np.zeros(len(offsets) + 1, np.int64)
     for i in range(len(ids)):
-        blocks[i] = _block(arena, ends[ids[i]], ends[ids[i] + 1], bounds, offsets)
+        start, end = ends[ids[i]], ends[ids[i] + 1]
+        block = _block_by_words(arena, start, end, bounds[offsets[0] : offsets[0] + at], words)
+        blocks[i] = block if block >= 0 else _block(arena, start, end, bounds, offsets)
         starts[blocks[i] + 1] += 1
     starts = np.cumsum(starts)
-    dealt, at = np.empty(len(ids), np.int64), starts.copy()
+    dealt, to = np.empty(len(ids), np.int64), starts.copy()
     for i in range(len(ids)):
-        dealt[at[blocks[i]]] = ids[i]
-        at[blocks[i]] += 1
+        dealt[to[blocks[i]]] = ids[i]
+        to[blocks[i]] += 1
     return dealt, starts[1:-1]
+
+
+@kernel
+def _block_by_words(arena: Bytes, start: int, end: int, prefix: Bytes, words: Hashes) -> int:
+    """The same as ``_block`` where the 8 bytes behind the prefix of all bounds tell, and -1 where they do not."""
+    first = np.uint64(start)
+    if end - start < len(prefix) + WORD:
+        return -1
+    for j in range(len(prefix)):
+        if arena[first + np.uint64(j)] != prefix[j]:
+            return -1
+    first += np.uint64(len(prefix))
+    word = np.uint64(0)
+    for j in range(WORD):
+        word = (word << np.uint64(8)) | np.uint64(arena[first + np.uint64(j)])
+    low, size = 0, len(words)
+    while size > 0:
+        half = size // 2
+        if words[low + half] < word:
+            low, size = low + half + 1, size - half - 1
+        else:
+            size = half
+    return low if low == len(words) or words[low] != word else -1
 
 
 @kernel
