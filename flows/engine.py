@@ -23,7 +23,7 @@ from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 from connectors.log import Reader
 from flows.fold import Delta
 from flows.job import Arrival, End, Job, Tick
-from flows.memory import sparing
+from flows.memory import let_go, sparing
 from schemas.errors import RefoldError
 
 EPOCH = timedelta(seconds=1)
@@ -176,6 +176,7 @@ class _View(StatefulSinkPartition[Any, None]):
         if self._committer.is_due():
             with self._job.committing():
                 self._committer.commit()
+                let_go()
 
     def snapshot(self) -> None:
         return None
