@@ -91,7 +91,8 @@ class PartitionFold:
         if partials is not None:
             self._partials.put(partials)
             self._drop_closed()
-        self._changed: Mask = np.zeros(0, np.bool_)
+        self._is_changed: Mask = np.zeros(0, np.bool_)  # may be longer than there are groups
+        self._changed: list[Ints] = []  # the ids of those, none twice
         self._start = resume.next_offset
         self._late: list[pa.RecordBatch] = []
         self._dead: list[pa.RecordBatch] = []
@@ -113,7 +114,7 @@ class PartitionFold:
 
     def delta(self, *, end: bool = False) -> Delta:
         """Everything since the last delta; closed windows are then forgotten here (the view keeps them until final)."""
-        ids = np.flatnonzero(self._changed)
+        ids = np.sort(np.concatenate([np.empty(0, np.int64), *self._changed]))
         delta = Delta(
             self.projection.title,
             self.category,
@@ -128,7 +129,8 @@ class PartitionFold:
         )
         self._start = self.progress.next_offset
         self._late, self._dead = [], []
-        self._changed = np.zeros(0, np.bool_)
+        self._is_changed[ids] = False
+        self._changed = []
         self._drop_closed()
         return delta
 
@@ -138,7 +140,7 @@ class PartitionFold:
 
     @property
     def changed_groups(self) -> int:
-        return int(np.count_nonzero(self._changed))
+        return sum(map(len, self._changed))
 
     # -- folding
 
@@ -200,11 +202,13 @@ class PartitionFold:
         return array if rows is None else array.take(pa.array(rows))
 
     def _mark_changed(self, ids: Ints) -> None:
-        if len(self._changed) < len(self._partials):
+        if len(self._is_changed) < len(self._partials):
             larger = np.zeros(2 * len(self._partials), np.bool_)
-            larger[: len(self._changed)] = self._changed
-            self._changed = larger
-        kernels.mark(ids, self._changed)
+            larger[: len(self._is_changed)] = self._is_changed
+            self._is_changed = larger
+        fresh = np.empty(len(ids), np.int64)
+        count = kernels.mark(ids, self._is_changed, fresh)
+        self._changed.append(fresh[:count].copy())
 
     def _drop_closed(self) -> None:
         window = self.projection.window
