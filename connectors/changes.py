@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from connectors.chunks import contiguous, ends_chunk, key_of
 from connectors.manifest import Chunk, TableSpec
 from connectors.sorting import are_ascending, sorted_order
-from schemas.canonical import canonical_floats
+from schemas.canonical import canonical_nested
 from schemas.compiled import kernel, maker
 from schemas.errors import UsageError
 from schemas.hashing import binary_buffers
@@ -134,7 +134,7 @@ def _conform(spec: TableSpec, field: pa.Field, column: pa.Array) -> pa.Array:
     if column.null_count and not field.nullable:
         msg = f"table {spec.name!r}: a null in column {field.name!r}, which has none"
         raise UsageError(msg)
-    return canonical_floats(column) if field.type == pa.float64() else column
+    return canonical_nested(column)
 
 
 def _words(schema: pa.Schema) -> str:

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from connectors import nested_types
 from schemas.errors import StoreDamaged, UsageError
 
 if TYPE_CHECKING:
@@ -199,7 +200,7 @@ def _dump(value: Any) -> bytes:
 def render_schema(schema: pa.Schema) -> tuple[Column, ...]:
     """A schema in words of our own, the same whatever the library calls its types; metadata is left out."""
     names = {kind: name for name, kind in _named_types().items()}
-    return tuple((field.name, names.get(field.type) or _render_decimal(field), field.nullable) for field in schema)
+    return tuple((field.name, names.get(field.type) or _render_other(field), field.nullable) for field in schema)
 
 
 def parse_schema(columns: tuple[Column, ...]) -> pa.Schema:
@@ -207,7 +208,7 @@ def parse_schema(columns: tuple[Column, ...]) -> pa.Schema:
     import pyarrow as pa
 
     types = _named_types()
-    fields = [pa.field(name, types.get(kind) or _parse_decimal(kind), nullable=null) for name, kind, null in columns]
+    fields = [pa.field(name, types.get(kind) or _parse_other(kind), nullable=null) for name, kind, null in columns]
     return pa.schema(fields)
 
 
@@ -219,17 +220,22 @@ def _named_types() -> dict[str, pa.DataType]:
     return {"bool": pa.bool_(), "timestamp[us, UTC]": pa.timestamp("us", "UTC"), **same}
 
 
-def _render_decimal(column: pa.Field) -> str:
+def _render_other(column: pa.Field) -> str:
     import pyarrow as pa
 
-    if not pa.types.is_decimal128(column.type):
+    if pa.types.is_decimal128(column.type):
+        return f"decimal128({column.type.precision}, {column.type.scale})"
+    nested = nested_types.render(column.type, lambda field: render_schema(pa.schema([field]))[0][1])
+    if nested is None:
         msg = f"column {column.name!r}: a table cannot hold values of type {column.type}"
         raise UsageError(msg)
-    return f"decimal128({column.type.precision}, {column.type.scale})"
+    return nested
 
 
-def _parse_decimal(text: str) -> pa.DataType:
+def _parse_other(text: str) -> pa.DataType:
     import pyarrow as pa
 
+    if not text.startswith("decimal128("):
+        return nested_types.parse(text, lambda word: _named_types().get(word) or _parse_other(word))
     precision, scale = text.removeprefix("decimal128(").removesuffix(")").split(", ")
     return pa.decimal128(int(precision), int(scale))

@@ -64,7 +64,7 @@ class View:
         return _scan([self.path / name for name, _ in snapshot_files(self.manifest)])
 
     def late(self) -> pl.LazyFrame:
-        """Events that came too late for all their windows; a frame without columns when the view keeps none."""
+        """Events that came too late for a window of theirs, one row for each; a frame without columns when the view keeps none."""
         return self._side(LATE)
 
     def dead_letters(self) -> pl.LazyFrame:

@@ -1,6 +1,8 @@
 """Projections, the fold, and the commands over them.
 
-    from flows import Projection, agg, tumbling, dataflow, run, rebuild, verify, repair
+    from flows import Projection, agg, tumbling, hopping, session, calendar, as_of, interval_join, in_order, stream
+    from flows import dataflow, run, rebuild, verify, repair
+    from flows import State, python_fold                          for folds in Python
 
 Names are loaded on first use, so that ``refold --help`` and queries stay quick.
 """
@@ -12,18 +14,49 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from flows import agg
+    from flows.calendars import calendar
+    from flows.joins import as_of, in_order, interval_join, stream
     from flows.projection import Projection
+    from flows.python_folds import State, python_fold
     from flows.repairing import repair
     from flows.running import dataflow, rebuild, run
     from flows.verification import Verification, verify
-    from flows.windows import tumbling
+    from flows.windows import hopping, session, tumbling
 
-__all__ = ["Projection", "Verification", "agg", "dataflow", "rebuild", "repair", "run", "tumbling", "verify"]
+__all__ = [
+    "Projection",
+    "State",
+    "Verification",
+    "agg",
+    "as_of",
+    "calendar",
+    "dataflow",
+    "hopping",
+    "in_order",
+    "interval_join",
+    "python_fold",
+    "rebuild",
+    "repair",
+    "run",
+    "session",
+    "stream",
+    "tumbling",
+    "verify",
+]
 
 _HOMES = {
     "Projection": "flows.projection",
+    "State": "flows.python_folds",
     "Verification": "flows.verification",
+    "as_of": "flows.joins",
+    "calendar": "flows.calendars",
+    "hopping": "flows.windows",
+    "in_order": "flows.joins",
+    "interval_join": "flows.joins",
+    "python_fold": "flows.python_folds",
     "repair": "flows.repairing",
+    "session": "flows.windows",
+    "stream": "flows.joins",
     "tumbling": "flows.windows",
     "verify": "flows.verification",
 }

@@ -32,6 +32,7 @@ ARROW = {
     np.dtype(np.float64): pa.float64(),
     np.dtype(object): pa.string(),
 }
+"""Of numbers, and of text (object). Fields of kind ``bytes`` are objects as well, and stored as binary."""
 CANONICAL_NAN = np.int64(0x7FF8 << 48)
 
 
@@ -42,6 +43,10 @@ class Count:
     def __init__(self, name: str, kind: pa.DataType | None) -> None:
         self.name, self.kind = name, kind
 
+    def value(self, values: dict[str, pa.Array]) -> pa.Array | None:
+        """What ``update`` takes, of all that was computed for each row; a row contributes where it is not null."""
+        return values.get(f"input:{self.name}")
+
     def update(self, state: State, ids: Ints, ok: Mask, values: pa.Array | None, time: Ints) -> None:
         kernels.count(ids, ok, state["n"])
 
@@ -51,12 +56,21 @@ class Count:
     def finish(self, state: State) -> pa.Array:
         return pa.array(state["n"])
 
+    @property
+    def outputs(self) -> list[pa.Field]:
+        """The columns of the view that come of it."""
+        return [pa.field(self.name, self.result)]
+
+    def finish_all(self, state: State) -> list[pa.Array]:
+        """A value for each of ``outputs``."""
+        return [self.finish(state)]
+
 
 class SumInts(Count):
     fields: ClassVar[dict[str, Any]] = {"n": np.int64, "low": np.uint64, "high": np.int64}
 
     def update(self, state: State, ids: Ints, ok: Mask, values: pa.Array | None, time: Ints) -> None:
-        kernels.sum_ints(ids, ok, _numbers(values, np.int64), state["n"], state["low"], state["high"])
+        kernels.sum_ints(ids, ok, numbers_of(values, np.int64), state["n"], state["low"], state["high"])
 
     def merge(self, into: State, other: State) -> None:
         into["n"] += other["n"]
@@ -91,7 +105,7 @@ class SumFloats(Count):
     result = pa.float64()
 
     def update(self, state: State, ids: Ints, ok: Mask, values: pa.Array | None, time: Ints) -> None:
-        kernels.sum_floats(ids, ok, _numbers(values, np.float64), state["n"], state["total"])
+        kernels.sum_floats(ids, ok, numbers_of(values, np.float64), state["n"], state["total"])
 
     def merge(self, into: State, other: State) -> None:
         with np.errstate(invalid="ignore", over="ignore"):
@@ -100,12 +114,12 @@ class SumFloats(Count):
         into["n"] += other["n"]
 
     def finish(self, state: State) -> pa.Array:
-        return _floats(state["total"], state["n"] == 0)
+        return floats_of(state["total"], state["n"] == 0)
 
 
 class MeanFloats(SumFloats):
     def finish(self, state: State) -> pa.Array:
-        return _floats(state["total"] / np.maximum(state["n"], 1), state["n"] == 0)
+        return floats_of(state["total"] / np.maximum(state["n"], 1), state["n"] == 0)
 
 
 class Extreme(Count):
@@ -156,8 +170,11 @@ class ExtremeText(Extreme):
 
     def update(self, state: State, ids: Ints, ok: Mask, values: pa.Array | None, time: Ints) -> None:
         assert values is not None
-        texts = values.to_numpy(zero_copy_only=False)
-        known, ranks = np.unique(np.where(ok, texts, "") if len(ok) else texts, return_inverse=True)
+        coded = values.dictionary_encode()  # a text is compared once, in however many rows (and windows) it is
+        known, rank_of = np.unique(coded.dictionary.to_numpy(zero_copy_only=False), return_inverse=True)
+        if not len(known):
+            return
+        ranks = rank_of[np.asarray(coded.indices.fill_null(0))]
         groups, local = np.unique(ids, return_inverse=True)
         n, best = np.zeros(len(groups), np.int64), np.zeros(len(groups), np.int64)
         kernels.extreme(local, ok, ranks.astype(np.int64), n, best, self.greatest)
@@ -242,32 +259,34 @@ def accumulator(name: str, kind: str, input_type: pa.DataType | None) -> Count:
     return found(name, input_type)
 
 
-def _numbers(values: pa.Array, kind: type) -> npt.NDArray[Any]:
+def numbers_of(values: pa.Array, kind: type) -> npt.NDArray[Any]:
+    """Values as an array; 0 where they are null."""
     return np.asarray(values.fill_null(0) if values.null_count else values).astype(kind, copy=False)
 
 
 def to_order(values: pa.Array) -> Ints:
     """Values as int64 whose order is the order of the type; floats in IEEE total order with one NaN. Nulls are 0."""
     if values.type == pa.float64():
-        floats = _numbers(values, np.float64)
+        floats = numbers_of(values, np.float64)
         bits = np.where(np.isnan(floats), CANONICAL_NAN, floats.view(np.int64))
         return bits ^ ((bits >> 63) & np.iinfo(np.int64).max)
     if values.type == pa.bool_():
         return np.asarray(values.cast(pa.int8()).fill_null(0)).astype(np.int64)
     if values.type == pa.date32():
         values = values.cast(pa.int32())
-    return _numbers(values.cast(pa.int64()), np.int64)
+    return numbers_of(values.cast(pa.int64()), np.int64)
 
 
 def from_order(order: Ints, absent: Mask, kind: pa.DataType | None) -> pa.Array:
     """The inverse of ``to_order``."""
     if kind == pa.float64():
-        return _floats((order ^ ((order >> 63) & np.iinfo(np.int64).max)).view(np.float64), absent)
+        return floats_of((order ^ ((order >> 63) & np.iinfo(np.int64).max)).view(np.float64), absent)
     if kind == pa.date32():
         return pa.array(order.astype(np.int32), mask=absent).cast(kind)
     return pa.array(order, mask=absent).cast(kind)
 
 
-def _floats(values: npt.NDArray[np.float64], absent: Mask) -> pa.Array:
+def floats_of(values: npt.NDArray[np.float64], absent: Mask) -> pa.Array:
+    """An array as values, with one canonical NaN; null where ``absent``."""
     one_nan = np.where(np.isnan(values), CANONICAL_NAN.view(np.float64), values)
     return pa.array(one_nan, pa.float64(), mask=absent, from_pandas=False)

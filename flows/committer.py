@@ -16,6 +16,7 @@ from connectors.table import Writer
 from flows.facts import Standing, facts_of
 from flows.fold import Delta
 from flows.merge import Place, ViewMerge
+from flows.merging import merge_of
 from flows.pacing import Pacing
 from flows.projection import Projection
 from schemas.errors import DataError
@@ -51,8 +52,8 @@ class Committer:
             pace,
             close,
         )
-        partials = writer.read("partials") if writer.manifest else None
-        self.merge = ViewMerge(projection, standing.progress, partials)
+        stored = writer.read if writer.manifest else None
+        self.merge: ViewMerge = merge_of(projection, standing.progress, stored)
         self._ended: set[Place] = set()
         self._pacing = Pacing(pace.interval_s, monotonic())
         self._collection_due = monotonic() + COLLECTION_S

@@ -15,10 +15,13 @@ from flows.projection import Projection
 from schemas.errors import UsageError
 
 ENGINE_ROOM = frozenset(
+    "code_text entities fold_guard one_partition purity python_folds refolding returned "
+    "calendars definition hops join_kernels joins ordered_merge said session_merge sessions sides waiting "
     "accumulators agg cli cli_archive cli_options cli_proof cluster committer demo derived discover "
-    "display engine expressions facts flights_facts flights_feed fold grouping groups job kernels merge "
-    "memory pacing partials pipeline progress projection query repairing running status stopping touched "
-    "verdicts verification windows".split()
+    "decimal_rules decimals display engine entries evaluation event_table expressions facts finishing "
+    "flights_facts flights_feed fold grouping groups job kernels kinds memory merge merging pacing partials "
+    "pipeline progress projection query ranked repairing running sketches status stopping touched "
+    "variances verdicts verification windows".split()
 )
 """Modules of this package that hold no projections: not worth importing to look for them."""
 

@@ -7,8 +7,8 @@ delta may be sent late, joined with others or repeated without changing the end.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -19,11 +19,17 @@ import pyarrow.compute as pc
 from connectors.log import Slice
 from flows import kernels
 from flows import verdicts as verdict
+from flows.entities import Entities, entities_of, without_rows
+from flows.evaluation import compute, truth
+from flows.event_table import EventRows
 from flows.grouping import distinct_rows, renumber
-from flows.partials import Partials
-from flows.progress import Progress
+from flows.hops import Hops
+from flows.partials import NO_GROUPS, Partials
+from flows.progress import NO_WATERMARK, Progress
 from flows.projection import Projection
-from flows.verdicts import Judge
+from flows.sessions import Sessions
+from flows.verdicts import Judge, Verdicts
+from flows.windows import Hopping, Session
 from schemas.canonical import encode
 from schemas.decode import SUBJECT, Decoded
 from schemas.dictionary import plain
@@ -73,8 +79,11 @@ class Delta:
     late: pa.Table
     dead_letters: pa.Table
     end: bool = False
+    gone: pa.BinaryArray = field(default_factory=lambda: NO_GROUPS)
+    """Groups that are no more, to be removed before the others are put: sessions that moved or became one with others."""
     ids: Ints | None = None
-    """The ids of the groups in the fold, which has them from its partials and then in order of appearance; None where it forgets some."""
+    """The ids of the groups in the fold, which has them from its partials and then in order of appearance; None where it forgets
+    some, or does not tell of all."""
 
 
 class PartitionFold:
@@ -85,9 +94,12 @@ class PartitionFold:
     ) -> None:
         self.projection, self.category, self.partition = projection, category, partition
         self._judge = Judge(projection)
-        self._plain, self._computed = _split(projection.expressions())
+        self._plain, self._computed = _split(projection.expressions(), projection.reads)
+        self._event_rows = EventRows(projection) if projection.select else None
+        self._entities = entities_of(projection)
+        self._tells_ids = projection.window is None and not projection.select and not projection.fold
         self.progress = resume.copy()
-        self._partials = Partials(projection)
+        self._partials = Sessions(projection) if isinstance(projection.window, Session) else Partials(projection)
         if partials is not None:
             self._partials.put(partials)
             self._drop_closed()
@@ -100,32 +112,54 @@ class PartitionFold:
     def fold(self, part: Slice, decoded: Decoded, hashes: npt.NDArray[np.uint64], marks: Ints, watermark: int) -> None:
         """Fold a slice that begins at this fold's position. ``marks``: the watermark before every record."""
         assert part.first_offset == self.progress.next_offset, "slices follow each other"
-        starts = self.projection.window.starts(decoded.event_time) if self.projection.window else None
-        verdicts, counts = self._judge.verdicts(decoded, starts, marks)
-        if counts["late"]:
-            self._keep_late(part, decoded, marks, np.flatnonzero(verdicts == verdict.LATE))
+        window = self.projection.window
+        starts = window.starts(decoded.event_time) if window else None
+        ends = window.ends(starts) if window and starts is not None else None
+        verdicts, counts = self._judge.verdicts(decoded, ends, marks, self._passes(decoded))
+        hops = self._hops(decoded, starts, marks)
+        if counts["late"] or (hops and hops.some_are_lost):
+            self._keep_late(part, decoded, marks, verdicts, starts, hops)
+        refused = self._take_entities_on(self._entities, part, decoded, verdicts, counts) if self._entities else {}
         if counts["dead_letters"]:
-            self._keep_dead(part, decoded, np.flatnonzero(verdicts == verdict.DEAD_LETTER))
-        if counts["folded"]:
+            self._keep_dead(part, decoded, np.flatnonzero(verdicts == verdict.DEAD_LETTER), refused)
+        if counts["folded"] and not self._entities:
             everything = counts["folded"] == len(verdicts)
-            self._fold_rows(decoded, None if everything else np.flatnonzero(verdicts == verdict.FOLDED), starts)
+            rows = None if everything else np.flatnonzero(verdicts == verdict.FOLDED)
+            if self._event_rows is not None:
+                self._event_rows.add(self._place(part, None)[1:], rows, self._evaluate(decoded, rows))
+            else:
+                self._fold_rows(decoded, rows, starts, hops)
         self.progress.count(len(verdicts), counts)
         self._advance(part, hashes, watermark)
+
+    def fold_in_order(self, decoded: Decoded, places: Sequence[pa.Array]) -> None:
+        """Fold rows whose turn has come: none of them is late or dead. ``places``: the key of an event table."""
+        n = len(decoded.event_time)
+        passes = self._passes(decoded)
+        rows = None if not len(passes) or passes.all() else np.flatnonzero(passes)
+        if self._event_rows is not None:
+            self._event_rows.add(places, rows, self._evaluate(decoded, rows))
+        elif rows is None or len(rows):
+            starts = self.projection.window.starts(decoded.event_time) if self.projection.window else None
+            self._fold_rows(decoded, rows, starts, self._hops(decoded, starts, np.full(n, NO_WATERMARK)))
+        self.progress.next_offset += n
 
     def delta(self, *, end: bool = False) -> Delta:
         """Everything since the last delta; closed windows are then forgotten here (the view keeps them until final)."""
         ids = np.sort(np.concatenate([np.empty(0, np.int64), *self._changed]))
+        groups, gone = (self._event_rows.take(), NO_GROUPS) if self._event_rows else self._partials.told(ids)
         delta = Delta(
             self.projection.title,
             self.category,
             self.partition,
             self._start,
             self.progress.copy(),
-            self._partials.get(ids),
+            groups,
             pa.Table.from_batches(self._late, LATE),
             pa.Table.from_batches(self._dead, DEAD_LETTERS),
             end,
-            ids if self.projection.window is None else None,
+            gone,
+            ids if self._tells_ids else None,
         )
         self._start = self.progress.next_offset
         self._late, self._dead = [], []
@@ -140,31 +174,79 @@ class PartitionFold:
 
     @property
     def changed_groups(self) -> int:
-        return sum(map(len, self._changed))
+        """Or rows of an event table: what a delta would carry."""
+        return sum(map(len, self._changed)) if self._event_rows is None else len(self._event_rows)
 
     # -- folding
 
-    def _fold_rows(self, decoded: Decoded, rows: Ints | None, starts: Ints | None) -> None:
+    def _hops(self, decoded: Decoded, starts: Ints | None, marks: Ints) -> Hops | None:
+        window = self.projection.window
+        if starts is None or not isinstance(window, Hopping):
+            return None
+        return Hops(window, decoded.event_time, starts, marks, self.projection.allowed_lateness_us)
+
+    def _fold_rows(self, decoded: Decoded, rows: Ints | None, starts: Ints | None, hops: Hops | None) -> None:
         """Fold these rows (None: all)."""
         values = self._evaluate(decoded, rows)
         time = decoded.event_time if rows is None else decoded.event_time[rows]
         keys = [values[f"key:{name}"] for name in self.projection.key]
+        inputs = [acc.value(values) for acc in self.projection.accumulators]
+        counts = [
+            _contributes(value, values.get(f"where:{acc.name}"))
+            for acc, value in zip(self.projection.accumulators, inputs, strict=True)
+        ]
+        for ids, some in self._placed(keys, time, rows, starts, hops):
+            when = time if some is None else time[some]
+            accumulators = zip(self.projection.accumulators, self._partials.states, inputs, counts, strict=True)
+            for acc, state, value, ok in accumulators:
+                acc.update(state, ids, _at(ok, some), _picked(value, some), when)
+            self._mark_changed(ids)
+
+    def _take_entities_on(
+        self, entities: Entities, part: Slice, decoded: Decoded, verdicts: Verdicts, counts: dict[str, int]
+    ) -> Mapping[int, str]:
+        """Fold with a Python fold. What it refuses, with the reasons, are dead letters after all."""
+        rows = np.flatnonzero(verdicts == verdict.FOLDED)
+        if not len(rows):
+            return {}
+        values = self._evaluate(decoded, None if len(rows) == len(verdicts) else rows)
+        ids = self._group_ids([values[f"key:{name}"] for name in self.projection.key], len(rows))
+        place = f"{part.category}/{part.partition}"
+        offsets = part.records.column("offset").take(pa.array(rows))
+        refused = entities.run(self._partials.states[0], ids, values, lambda row: f"{place} at offset {offsets[row]}")
+        self._mark_changed(without_rows(ids, refused))
+        found = {int(rows[row]): reason for row, reason in refused.items()}
+        verdicts[list(found)] = verdict.DEAD_LETTER
+        counts["folded"] -= len(found)
+        counts["dead_letters"] += len(found)
+        return found
+
+    def _placed(
+        self, keys: list[pa.Array], time: Ints, rows: Ints | None, starts: Ints | None, hops: Hops | None
+    ) -> Iterator[tuple[Ints, Ints | None]]:
+        """Groups, and the positions of what is to be folded into them (None: all): portions that follow each other."""
+        if isinstance(self._partials, Sessions):
+            yield from self._partials.portions(keys, time)
+            return
+        if hops is not None:
+            yield from hops.groups(rows, keys, lambda columns: self._intern(encode(columns)))
+            return
         if starts is not None:
             keys = [pa.array(starts if rows is None else starts[rows]).cast(TIMESTAMP), *keys]
-        ids = self._group_ids(keys, len(time))
-        for acc, state in zip(self.projection.accumulators, self._partials.states, strict=True):
-            value = values.get(f"input:{acc.name}")
-            acc.update(state, ids, _contributes(value, values.get(f"where:{acc.name}")), value, time)
-        self._mark_changed(ids)
+        yield self._group_ids(keys, len(time)), None
 
     def _group_ids(self, keys: list[pa.Array], n: int) -> Ints:
         """The group of each row. Only the distinct keys of the slice are encoded and looked up."""
         if not keys:
-            return np.zeros(n, np.int64) + self._partials.intern(pa.array([b""], pa.binary()))
+            return np.zeros(n, np.int64) + self._intern(pa.array([b""], pa.binary()))
         ids, firsts = distinct_rows(keys)
         rows = pa.array(firsts)
-        renumber(ids, self._partials.intern(encode([plain(key.take(rows)) for key in keys])))
+        renumber(ids, self._intern(encode([plain(key.take(rows)) for key in keys])))
         return ids
+
+    def _intern(self, groups: pa.BinaryArray) -> Ints:
+        assert isinstance(self._partials, Partials)
+        return self._partials.intern(groups)
 
     def _evaluate(self, decoded: Decoded, rows: Ints | None) -> dict[str, pa.Array]:
         """All expressions at ``rows``, in their canonical types. Plain columns never leave Arrow."""
@@ -172,27 +254,31 @@ class PartitionFold:
         found = {}
         for name, column in self._plain.items():
             array = columns[column]
-            found[name] = array if name.startswith("key:") else plain(array)
+            found[name] = array if name.startswith(("key:", "fold:")) else plain(array)
         if self._computed:
             n = len(decoded.fate) if rows is None else len(rows)
-            frame = (
-                pl.DataFrame([pl.Series(name, plain(array)) for name, array in columns.items()])
-                if columns
-                else pl.DataFrame({"": np.zeros(n, np.int64)})
-            )
-            table = frame.select(**self._computed).to_arrow()
-            for name in self._computed:
-                array = table.column(name).combine_chunks()
-                array = pa.repeat(array[0], n) if len(array) == 1 != n else array
-                found[name] = array.cast(self.projection.types[name])
+            computed = self._compute(columns, n, self._computed)
+            found |= {name: array.cast(self.projection.types[name]) for name, array in computed.items()}
         return found
+
+    def _passes(self, decoded: Decoded) -> Mask:
+        """Which records the filter lets through; empty when there is none."""
+        if self.projection.where is None:
+            return np.empty(0, np.bool_)
+        columns = {name: self._column(decoded, name, None) for name in self.projection.reads}
+        return truth(self._compute(columns, len(decoded.fate), {"where": self.projection.where})["where"])
+
+    def _compute(self, columns: Mapping[str, pa.Array], n: int, wanted: Mapping[str, pl.Expr]) -> dict[str, pa.Array]:
+        given = {name: plain(array) for name, array in columns.items()}
+        return compute(given, n, self.projection.derive, wanted)
 
     def _column(self, decoded: Decoded, name: str, rows: Ints | None) -> pa.Array:
         if name == "event_time":
             return pa.array(decoded.event_time if rows is None else decoded.event_time[rows]).cast(TIMESTAMP)
-        if name == "event_type":
+        if name == "event_type" and name not in self.projection.fields:
             names = pa.array([event.type_name for event in decoded.types], pa.string())
-            return names.take(pa.array(decoded.type_code if rows is None else decoded.type_code[rows]))
+            codes = decoded.type_code if rows is None else decoded.type_code[rows]
+            return names.take(pa.array(codes, mask=codes < 0))  # types that nobody reads have no name here
         column = (
             SUBJECT
             if name == "subject" and name not in self.projection.fields
@@ -211,36 +297,41 @@ class PartitionFold:
         self._changed.append(fresh[:count].copy())
 
     def _drop_closed(self) -> None:
-        window = self.projection.window
-        if window is None or not len(self._partials):
+        if self.projection.window is None or not len(self._partials):
             return
-        closed = self._partials.before(self.progress.watermark - window.size_us - self.projection.allowed_lateness_us)
+        closed = self._partials.ended(self.progress.watermark - self.projection.held_us)
         if 2 * len(closed) > len(self._partials):  # dropping costs a copy: let them be until it pays
             self._partials.drop(closed)
 
     # -- what is kept of the records, and the books
 
-    def _keep_late(self, part: Slice, decoded: Decoded, marks: Ints, rows: Ints) -> None:
-        assert self.projection.window is not None
-        starts = self.projection.window.starts(decoded.event_time[rows])
-        times = [starts, decoded.event_time[rows], marks[rows]]
+    def _keep_late(
+        self, part: Slice, decoded: Decoded, marks: Ints, verdicts: Verdicts, starts: Ints | None, hops: Hops | None
+    ) -> None:
+        assert starts is not None
+        rows = np.flatnonzero(verdicts == verdict.LATE)
+        late = starts[rows]
+        if hops is not None:
+            rows, late = hops.lost(np.flatnonzero((verdicts == verdict.LATE) | (verdicts == verdict.FOLDED)))
+            self.progress.lost_contributions += int(np.count_nonzero(verdicts[rows] == verdict.FOLDED))
+        times = [late, decoded.event_time[rows], marks[rows]]
         columns = [*self._place(part, rows), *(pa.array(time).cast(TIMESTAMP) for time in times)]
         columns += [self._column(decoded, "event_type", rows), *self._raw(part, rows)]
         self._late.append(pa.record_batch(columns, schema=LATE))
 
-    def _keep_dead(self, part: Slice, decoded: Decoded, rows: Ints) -> None:
-        reasons = pa.array([self._judge.reason(decoded, row) for row in rows.tolist()], pa.string())
+    def _keep_dead(self, part: Slice, decoded: Decoded, rows: Ints, refused: Mapping[int, str]) -> None:
+        found = [refused[row] if row in refused else self._judge.reason(decoded, row) for row in rows.tolist()]
+        reasons = pa.array(found, pa.string())
         self._dead.append(
             pa.record_batch([*self._place(part, rows), *self._raw(part, rows), reasons], schema=DEAD_LETTERS)
         )
 
-    def _place(self, part: Slice, rows: Ints) -> list[pa.Array]:
-        n = len(rows)
-        return [
-            pa.array([part.category] * n),
-            pa.array([part.partition] * n, pa.int32()),
-            part.records.column("offset").take(pa.array(rows)),
-        ]
+    def _place(self, part: Slice, rows: Ints | None) -> list[pa.Array]:
+        """Category, partition and offset of these rows (None: of all)."""
+        offsets = part.records.column("offset")
+        offsets = offsets if rows is None else offsets.take(pa.array(rows))
+        category = pa.repeat(pa.scalar(part.category, pa.string()), len(offsets))
+        return [category, pa.repeat(pa.scalar(part.partition, pa.int32()), len(offsets)), offsets]
 
     def _raw(self, part: Slice, rows: Ints) -> list[pa.Array]:
         return [part.records.column(name).take(pa.array(rows)) for name in ("key", "value")]
@@ -266,11 +357,19 @@ def _contributes(value: pa.Array | None, where: pa.Array | None) -> Mask:
     return ok & chosen if len(ok) else chosen
 
 
-def _split(expressions: Mapping[str, pl.Expr]) -> tuple[dict[str, str], dict[str, pl.Expr]]:
-    """The expressions that are a column as it is, with its name, and those to be computed."""
+def _at(ok: Mask, some: Ints | None) -> Mask:
+    return ok if some is None or not len(ok) else ok[some]
+
+
+def _picked(values: pa.Array | None, some: Ints | None) -> pa.Array | None:
+    return values if values is None or some is None else values.take(pa.array(some))
+
+
+def _split(expressions: Mapping[str, pl.Expr], reads: Sequence[str]) -> tuple[dict[str, str], dict[str, pl.Expr]]:
+    """The expressions that are a column of the event as it is, with its name, and those to be computed."""
     direct: dict[str, str] = {}
     for name, expression in expressions.items():
         roots = expression.meta.root_names()
-        if len(roots) == 1 and expression.meta.eq(pl.col(roots[0])):
+        if len(roots) == 1 and roots[0] in reads and expression.meta.eq(pl.col(roots[0])):
             direct[name] = roots[0]
     return direct, {name: found.alias(name) for name, found in expressions.items() if name not in direct}

@@ -156,7 +156,7 @@ class Job:
             check_log(projection, standing, infos, log)
         found = split_partials(projection, partials) if partials is not None else {}
         for place, progress in standing.progress.items():
-            fold = PartitionFold(projection, *place, progress, found.get(place))
+            fold = PartitionFold(projection.reading(place[0]), *place, progress, found.get(place))
             if place not in self._pipelines:
                 self._pipelines[place] = PartitionPipeline(self.categories[place[0]], [], raw=self.raw)
             self._pipelines[place].join(fold)

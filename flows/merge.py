@@ -9,8 +9,10 @@ has passed its window's end by the allowed lateness.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import Protocol, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,12 +21,15 @@ import pyarrow.compute as pc
 
 from connectors.changes import Changes, Parts
 from connectors.manifest import TableSpec
-from flows.accumulators import ARROW, State
+from flows.accumulators import State
+from flows.finishing import PRESENT, row_changes
 from flows.fold import DEAD_LETTERS, LATE, Delta
-from flows.partials import GROUP, Partials, partial_fields, zeros
+from flows.one_partition import check_one_partition
+from flows.partials import GROUP, Partials, arrow_of, partial_fields, zeros
 from flows.progress import NO_WATERMARK, Progress
 from flows.projection import Projection
 from flows.touched import Touched, blocks
+from flows.waiting import pending_spec
 from schemas.canonical import decode, encode
 from schemas.errors import StoreError
 from schemas.event import TIMESTAMP
@@ -33,6 +38,8 @@ Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 BLOCK_GROUPS = 1 << 16
 """Groups whose rows are made together: few enough that what is needed in between stays small."""
+MAKERS = 2
+"""Threads that make rows of sessions beside each other, where there are many."""
 FEW = 64
 """One in so many groups is few: quicker to sort than to tick off among all."""
 _NONE = np.empty(0, np.int64)
@@ -44,12 +51,13 @@ def table_specs(projection: Projection) -> list[TableSpec]:
     """The tables of a view. Partials are checkpointed state and never shown to readers."""
     place = [pa.field("category", pa.string(), nullable=False), pa.field("partition", pa.int32(), nullable=False)]
     partials = pa.schema([GROUP, *place, *partial_fields(projection)])
-    return [
+    specs = [
         TableSpec("rows", projection.schema, projection.primary_key),
         TableSpec("partials", partials, ("group", "category", "partition")),
         TableSpec("late", LATE, ("category", "partition", "offset", "window_start")),
         TableSpec("dead_letters", DEAD_LETTERS, ("category", "partition", "offset")),
     ]
+    return specs + [pending_spec(projection)] * (projection.source is not None)
 
 
 def split_partials(projection: Projection, table: pa.Table) -> dict[Place, pa.RecordBatch]:
@@ -98,12 +106,15 @@ class ViewMerge:
         self.moved |= delta.progress.next_offset > delta.start
         self.progress[place] = delta.progress
         if delta.groups.num_rows:
-            self._changed[place].append(self._partials[place].put(delta.groups, delta.ids))
-            if sum(map(len, self._changed[place])) > 2 * len(self._partials[place]):
-                self._changed[place] = [self._changed_ids(place)]
-            self.changed_groups += delta.groups.num_rows
+            self._take(place, delta)
         self._late.append(delta.late)
         self._dead.append(delta.dead_letters)
+
+    def _take(self, place: Place, delta: Delta) -> None:
+        self._changed[place].append(self._partials[place].put(delta.groups, delta.ids))
+        if sum(map(len, self._changed[place])) > 2 * len(self._partials[place]):
+            self._changed[place] = [self._changed_in(place)]
+        self.changed_groups += delta.groups.num_rows
 
     def changes(self) -> dict[str, Changes | Parts]:
         """What has changed since the last call, for a commit at the present cut. Final groups are forgotten.
@@ -113,20 +124,27 @@ class ViewMerge:
         self._let_go()
         for (category, partition), facts in self.progress.items():
             facts.check_conservation(f"{self.projection.title}, {category}/{partition}")
-        final, changed = self._final(), {place: self._changed_ids(place) for place in self._changed}
-        places = list(self._partials.values())
-        given = [_union(changed[place], ids, len(self._partials[place])) for place, ids in final.items()]
-        is_all = [len(ids) == len(part) for ids, part in zip(given, places, strict=True)]
-        parts = [_Part(places, block, is_all) for block in blocks(places, given, BLOCK_GROUPS)]
-        stored = self._stored(changed, final)
         changes: dict[str, Changes | Parts] = {
-            "rows": _in_parts([partial(self._rows, part) for part in parts]),
-            "partials": _in_parts([partial(self._partial_changes, part, stored, final) for part in parts]),
+            **self._tables(),
             "late": Changes(pa.concat_tables([LATE.empty_table(), *self._late]).combine_chunks(), None),
             "dead_letters": Changes(pa.concat_tables([DEAD_LETTERS.empty_table(), *self._dead]).combine_chunks(), None),
         }
-        self._done = final
         self._forget_changes()
+        return changes
+
+    def _tables(self) -> Mapping[str, Changes | Parts]:
+        """Changes of the rows and of the partials."""
+        final, changed = self._final(), self._changed_ids()
+        places = list(self._partials.values())
+        given = [union(changed[place], ids, len(self._partials[place])) for place, ids in final.items()]
+        is_all = [len(ids) == len(part) for ids, part in zip(given, places, strict=True)]
+        parts = [_Part(places, block, is_all) for block in blocks(places, given, BLOCK_GROUPS)]
+        stored = self._stored(changed, final)
+        changes = {
+            "rows": _in_parts([partial(self._rows, part) for part in parts]),
+            "partials": _in_parts([partial(self._partial_changes, part, stored, final) for part in parts]),
+        }
+        self._done = final
         return changes
 
     def _let_go(self) -> None:
@@ -138,7 +156,7 @@ class ViewMerge:
     def final_until_us(self) -> int | None:
         """Windows that end at or before this instant (microseconds) are final; None: no window is."""
         lowest = min(facts.watermark for facts in self.progress.values())
-        return None if lowest == NO_WATERMARK else lowest - self.projection.allowed_lateness_us
+        return None if lowest == NO_WATERMARK else lowest - self.projection.held_us
 
     def final_groups(self) -> int:
         """Partials of final groups, which the next commit lets go of."""
@@ -147,21 +165,22 @@ class ViewMerge:
 
     def _final(self) -> dict[Place, Ints]:
         """Ids of the groups that have become final, by place."""
-        window, until = self.projection.window, self.final_until_us()
-        if window is None or until is None:
+        until = self.final_until_us()
+        if self.projection.window is None or until is None:
             return dict.fromkeys(self._partials, _NONE)
-        return {place: partials.before(until - window.size_us) for place, partials in self._partials.items()}
+        return {place: partials.ended(until) for place, partials in self._partials.items()}
 
-    def _changed_ids(self, place: Place) -> Ints:
-        return _union(np.concatenate([_NONE, *self._changed[place]]), _NONE, len(self._partials[place]))
+    def _changed_ids(self) -> dict[Place, Ints]:
+        return {place: self._changed_in(place) for place in self._changed}
+
+    def _changed_in(self, place: Place) -> Ints:
+        return union(np.concatenate([_NONE, *self._changed[place]]), _NONE, len(self._partials[place]))
 
     def _rows(self, part: _Part) -> Changes:
-        projection, touched = self.projection, part.touched()
-        key_types = [*([TIMESTAMP] if projection.window else []), *projection.key_types]
-        keys = decode(touched.groups, key_types) if key_types else []
-        merged = self._merged(touched)
-        values = [acc.finish(state) for acc, state in zip(projection.accumulators, merged, strict=True)]
-        return Changes(pa.Table.from_arrays(self._with_window(keys, values), schema=projection.schema))
+        touched = part.touched()
+        if self.projection.fold:
+            check_one_partition(self.projection, touched, list(self._partials))
+        return row_changes(self.projection, self._table(touched.groups, self._merged(touched)))
 
     def _merged(self, touched: Touched) -> list[State]:
         """The state of each group, of all places in their order."""
@@ -183,15 +202,25 @@ class ViewMerge:
             there[at] = True
         return merged
 
-    def _with_window(self, keys: list[pa.Array], values: list[pa.Array]) -> list[pa.Array]:
+    def _table(self, groups: pa.BinaryArray, merged: list[State], ends: Ints | None = None) -> pa.Table:
+        """The rows of groups with these states. ``ends``: of their windows, where they do not follow from the starts."""
+        projection = self.projection
+        key_types = [*([TIMESTAMP] if projection.window else []), *projection.key_types]
+        keys = decode(groups, key_types) if key_types else []
+        both = zip(projection.accumulators, merged, strict=True)
+        values = [value for acc, state in both for value in acc.finish_all(state)]
+        rows = pa.Table.from_arrays(self._with_window(keys, values, ends), schema=projection.folded_schema)
+        return rows.append_column(PRESENT, pa.array(merged[0]["present"] != 0)) if projection.fold else rows
+
+    def _with_window(self, keys: list[pa.Array], values: list[pa.Array], ends: Ints | None) -> list[pa.Array]:
         window = self.projection.window
         if window is None:
             return [*keys, *values]
-        starts = np.asarray(keys[0].cast(pa.int64()))
+        if ends is None:
+            ends = window.ends(np.asarray(keys[0].cast(pa.int64())))
         until = self.final_until_us()
-        is_final = np.zeros(len(starts), np.bool_) if until is None else starts + window.size_us <= until
-        ends = pa.array(starts + window.size_us).cast(TIMESTAMP)
-        return [keys[0], ends, *keys[1:], *values, pa.array(is_final)]
+        is_final = np.zeros(len(ends), np.bool_) if until is None else ends <= until
+        return [keys[0], pa.array(ends).cast(TIMESTAMP), *keys[1:], *values, pa.array(is_final)]
 
     def _stored(self, changed: Mapping[Place, Ints], final: Mapping[Place, Ints]) -> list[Mask]:
         """By place, which partials are to be stored. There is one more, for the id -1 (not there): it is not."""
@@ -217,11 +246,12 @@ class ViewMerge:
         states = [
             partials.rows(ids[found]) for (_, partials), ids, found in zip(places, touched.ids, here, strict=True)
         ]
+        schema = table_specs(self.projection)[1].schema
         for number, acc in enumerate(self.projection.accumulators):
-            for field, kind in acc.fields.items():
+            for field in acc.fields:
                 values = np.concatenate([state[number][field] for state in states])[order]
-                columns.append(pa.array(values, ARROW[np.dtype(kind)], from_pandas=False))
-        upserts = pa.Table.from_arrays(columns, schema=table_specs(self.projection)[1].schema)
+                columns.append(arrow_of(values, schema.field(len(columns)).type))
+        upserts = pa.Table.from_arrays(columns, schema=schema)
         return Changes(upserts, self._removed(touched, final))
 
     def _removed(self, touched: Touched, final: Mapping[Place, Ints]) -> pa.BinaryArray | None:
@@ -261,7 +291,7 @@ class _Part:
             return found
 
 
-def _union(some: Ints, others: Ints, count: int) -> Ints:
+def union(some: Ints, others: Ints, count: int) -> Ints:
     """The distinct ids among these, ascending, of ``count`` that there are."""
     if FEW * (len(some) + len(others)) < count:
         return np.unique(np.concatenate([some, others]))  # a small commit does not look through all groups
@@ -273,3 +303,25 @@ def _union(some: Ints, others: Ints, count: int) -> Ints:
 
 def _in_parts(makers: Sequence[Callable[[], Changes]]) -> Changes | Parts:
     return makers[0]() if len(makers) == 1 else Parts(makers)
+
+
+class Parted(Protocol):
+    """What a commit must look at, and can look at part by part."""
+
+    def parts(self, count: int) -> Iterator[Self]: ...
+
+
+Whole = TypeVar("Whole", bound=Parted)
+
+
+def by_parts(touched: Whole, make: Callable[[Whole], pa.Table]) -> pa.Table:
+    """What is made of all parts, one after the other."""
+    parts = list(touched.parts(BLOCK_GROUPS))
+    if len(parts) == 1:
+        return make(parts[0])
+    with ThreadPoolExecutor(MAKERS) as pool:
+        return pa.concat_tables(list(pool.map(make, parts)))
+
+
+def place_columns(category: str, partition: int, n: int) -> list[pa.Array]:
+    return [pa.repeat(pa.scalar(category, pa.string()), n), pa.array(np.full(n, partition, np.int32))]

@@ -13,11 +13,15 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from flows.accumulators import ARROW, State
+from flows.entries import as_binary
 from flows.groups import GroupTable
 from flows.projection import Projection
+from flows.windows import Session
 from schemas.canonical import decode
+from schemas.compiled import maker
 from schemas.errors import StoreError
 from schemas.event import TIMESTAMP
+from schemas.hashing import binary_buffers
 
 Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -26,12 +30,28 @@ GROUP = pa.field("group", pa.binary(), nullable=False)
 """Canonical encoding of (window start, key columns): orders as the view's primary key does."""
 
 
+WINDOW_END = pa.field("window_end", TIMESTAMP, nullable=False)
+"""Stored where it does not follow from the start: of sessions."""
+WINDOW_BYTES = 9
+"""Of a group, the encoding of its window's start."""
+NO_GROUPS = pa.array([], pa.binary())
+
+
 def partial_fields(projection: Projection) -> list[pa.Field]:
-    """Arrow fields of a partial, beside the group: ``<column>.<field>`` for each field of each accumulator."""
-    return [
-        pa.field(f"{acc.name}.{field}", ARROW[np.dtype(kind)])
+    """Arrow fields of a partial, beside the group: ``<column>.<field>`` for each field of each accumulator; first of all the
+    window's end, where that is stored."""
+    return [WINDOW_END] * isinstance(projection.window, Session) + [
+        pa.field(f"{acc.name}.{field}", pa.binary() if kind is bytes else ARROW[np.dtype(kind)])
         for acc in projection.accumulators
         for field, kind in acc.fields.items()
+    ]
+
+
+def no_states(projection: Projection) -> list[State]:
+    """The arrays of each accumulator, of no group."""
+    return [
+        {field: np.empty(0, object if kind is bytes else kind) for field, kind in acc.fields.items()}
+        for acc in projection.accumulators
     ]
 
 
@@ -44,10 +64,11 @@ class Partials:
     def _clear(self) -> None:
         self.table = GroupTable()
         self._room = 0
-        self.window_start = np.empty(0, np.int64)  # empty where there are no windows
-        self.states: list[State] = [
-            {field: np.empty(0, kind) for field, kind in acc.fields.items()} for acc in self.projection.accumulators
-        ]
+        self.window_start, self.window_end = (
+            np.empty(0, np.int64),
+            np.empty(0, np.int64),
+        )  # empty where there are no windows
+        self.states = no_states(self.projection)
 
     def __len__(self) -> int:
         return len(self.table)
@@ -66,13 +87,13 @@ class Partials:
         if self.projection.window and len(self.table) > known:
             fresh = np.arange(known, len(self.table))
             (starts,) = decode_prefix(self.table.keys(fresh))
-            self.window_start[fresh] = starts
+            self.window_start[fresh], self.window_end[fresh] = starts, self.projection.window.ends(starts)
 
     def _extend(self, larger: int) -> None:
         self._room = larger
         if self.projection.window:
-            self.window_start = _extended(self.window_start, larger)
-        self.states = [{field: _extended(a, larger) for field, a in state.items()} for state in self.states]
+            self.window_start, self.window_end = (extended(a, larger) for a in (self.window_start, self.window_end))
+        self.states = [{field: extended(a, larger) for field, a in state.items()} for state in self.states]
 
     def put(self, batch: pa.RecordBatch, ids: Ints | None = None) -> Ints:
         """Take over whole partials (schema ``self.schema``), replacing what was there; returns their ids.
@@ -81,6 +102,9 @@ class Partials:
         """
         ids = self.intern(batch.column("group")) if ids is None else self._follow(batch.column("group"), ids)
         at = 1
+        if WINDOW_END.name in batch.schema.names:
+            self.window_end[ids] = np.asarray(batch.column(at).cast(pa.int64()))
+            at += 1
         for state in self.states:
             for array in state.values():
                 array[ids] = batch.column(at).to_numpy(zero_copy_only=False)
@@ -98,17 +122,23 @@ class Partials:
     def get(self, ids: Ints) -> pa.RecordBatch:
         """Partials of groups, schema ``self.schema``."""
         columns = [self.table.keys(ids)]
-        for state in self.states:
-            columns += [pa.array(array[ids], ARROW[array.dtype], from_pandas=False) for array in state.values()]
+        if WINDOW_END.name in self.schema.names:
+            columns.append(pa.array(self.window_end[ids]).cast(TIMESTAMP))
+        for array in (array for state in self.states for array in state.values()):
+            columns.append(arrow_of(array[ids], self.schema.field(len(columns)).type))
         return pa.record_batch(columns, schema=self.schema)
+
+    def told(self, ids: Ints) -> tuple[pa.RecordBatch, pa.BinaryArray]:
+        """What a view is told of groups that changed: their partials, and which groups are no more (none: bounds are known ahead)."""
+        return self.get(ids), NO_GROUPS
 
     def rows(self, ids: Ints) -> list[State]:
         """Copies of the states of groups."""
         return [{field: array[ids] for field, array in state.items()} for state in self.states]
 
-    def before(self, window_start: int) -> Ints:
-        """Ids of the groups whose window (if there are any) starts at or before ``window_start``."""
-        return np.flatnonzero(self.window_start[: len(self.table)] <= window_start)
+    def ended(self, until: int) -> Ints:
+        """Ids of the groups whose window ends at or before ``until``."""
+        return np.flatnonzero(self.window_end[: len(self.table)] <= until)
 
     def drop(self, ids: Ints) -> None:
         """Forget groups. Ids change."""
@@ -120,25 +150,53 @@ class Partials:
         keep = without(np.arange(len(self.table)), ids, len(self.table))
         self.table = self.table.keep(keep)
         self._room = len(keep)
-        self.window_start = self.window_start[keep]
+        if self.projection.window:
+            self.window_start, self.window_end = self.window_start[keep], self.window_end[keep]
         self.states = [{field: array[keep] for field, array in state.items()} for state in self.states]
+
+
+def arrow_of(values: npt.NDArray[Any], kind: pa.DataType) -> pa.Array:
+    """A field of partials, as it is stored."""
+    return as_binary(values) if kind == pa.binary() else pa.array(values, kind, from_pandas=False)
 
 
 def decode_prefix(groups: pa.BinaryArray) -> list[Ints]:
     """The window starts of canonical group keys."""
     from pyarrow import compute as pc
 
-    (starts,) = decode(pc.binary_slice(groups, 0, 9), [TIMESTAMP])
+    (starts,) = decode(pc.binary_slice(groups, 0, WINDOW_BYTES), [TIMESTAMP])
     return [np.asarray(starts.cast(pa.int64()))]
+
+
+def key_part(groups: pa.BinaryArray) -> pa.BinaryArray:
+    """The canonical keys of groups without the window's start."""
+    ends, data = _behind(*binary_buffers(groups), WINDOW_BYTES)
+    return pa.Array.from_buffers(pa.binary(), len(groups), [None, pa.py_buffer(ends), pa.py_buffer(data)])
+
+
+@maker
+def _behind(
+    data: npt.NDArray[np.uint8], offsets: Ints, skipped: int
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.uint8]]:
+    """Arrow's own slicing fails where no end is given and lengths differ."""
+    n = len(offsets) - 1
+    ends, found = np.zeros(n + 1, np.int32), np.empty(offsets[n] - offsets[0] - n * skipped, np.uint8)
+    at = 0
+    for i in range(n):
+        for j in range(offsets[i] + skipped, offsets[i + 1]):
+            found[at] = data[j]
+            at += 1
+        ends[i + 1] = at
+    return ends, found
 
 
 def zeros(size: int, kind: Any) -> npt.NDArray[Any]:
     """A field of partials that are absent."""
-    return np.full(size, None, object) if kind is object else np.zeros(size, kind)
+    return np.full(size, None, object) if kind in (object, bytes) or kind == np.dtype(object) else np.zeros(size, kind)
 
 
-def _extended(array: npt.NDArray[Any], size: int) -> npt.NDArray[Any]:
-    larger = zeros(size, object if array.dtype == object else array.dtype)
+def extended(array: npt.NDArray[Any], size: int) -> npt.NDArray[Any]:
+    larger = zeros(size, array.dtype)
     larger[: len(array)] = array
     return larger
 

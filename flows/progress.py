@@ -20,7 +20,8 @@ class Progress:
     """Facts of a view about one partition of one category; all of them pure functions of the log up to ``next_offset``.
 
     ``last_offset`` and ``last_hash``: the last record before the position (-1: none), read again on start.
-    ``log_digest``: sum of record hashes since the origin. ``missing``: offsets that compaction had removed.
+    ``log_digest``: sum of record hashes since the origin. ``missing``: offsets that compaction had removed. ``lost_contributions``:
+    windows that folded records came too late for, of several that they have (stored where there are any).
     """
 
     next_offset: int
@@ -30,6 +31,7 @@ class Progress:
     last_hash: int = 0
     log_digest: int = 0
     missing: int = 0
+    lost_contributions: int = 0
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COUNTS, 0))
 
     def copy(self) -> Progress:
@@ -49,6 +51,7 @@ class Progress:
             raise StoreError(msg, where=f"{where}: {self.counts}", why="this is a fault of refold", do="report it")
 
     def to_json(self) -> dict[str, Any]:
+        lost = {"lost_contributions": self.lost_contributions} if self.lost_contributions else {}
         return {
             "next_offset": self.next_offset,
             "watermark_us": None if self.watermark == NO_WATERMARK else self.watermark,
@@ -57,6 +60,7 @@ class Progress:
             "last_hash": f"{self.last_hash:016x}",
             "log_digest": f"{self.log_digest:016x}",
             "missing": self.missing,
+            **lost,
             "counts": self.counts,
         }
 
@@ -70,5 +74,6 @@ class Progress:
             last_hash=int(facts["last_hash"], 16),
             log_digest=int(facts["log_digest"], 16),
             missing=facts["missing"],
+            lost_contributions=facts.get("lost_contributions", 0),
             counts=dict(facts["counts"]),
         )

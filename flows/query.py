@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -62,7 +63,7 @@ def render(frame: pl.DataFrame, form: str) -> str | bytes:
     import polars as pl
 
     if form == "csv":
-        return frame.write_csv()
+        return frame.with_columns(_json_texts(frame)).write_csv()
     if form == "json":
         return frame.write_json() + "\n"
     if form == "parquet":
@@ -79,3 +80,18 @@ def render(frame: pl.DataFrame, form: str) -> str | bytes:
         tbl_formatting="MARKDOWN",
     ):
         return f"{frame}\n{frame.height:,} rows\n"
+
+
+def _json_texts(frame: pl.DataFrame) -> list[pl.Series]:
+    """Columns of lists and structs, which CSV has no form for, as JSON texts."""
+    import polars as pl
+
+    return [
+        pl.Series(
+            column.name,
+            [None if value is None else json.dumps(value, default=str) for value in column.to_list()],
+            pl.String,
+        )
+        for column in frame.get_columns()
+        if column.dtype.is_nested()
+    ]

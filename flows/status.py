@@ -33,6 +33,7 @@ def summary(view: View) -> dict[str, Any]:
         "final_until_us": final_until_us(facts),
         "late_events": counts["late"],
         "dead_letters": counts["dead_letters"],
+        "lost_contributions": sum(place.get("lost_contributions", 0) for place in places),
         "events": counts,
         "cut": facts["cut"],
         "hopeful": facts["hopeful"],
@@ -42,9 +43,12 @@ def summary(view: View) -> dict[str, Any]:
 
 def final_until_us(facts: Mapping[str, Any]) -> int | None:
     """Windows that end at or before this instant are final; None: none is, or the view has no windows."""
-    lateness = _definition(facts)["allowed_lateness_us"]
+    definition = _definition(facts)
     marks = [place["watermark_us"] for log in facts["log"].values() for place in log["partitions"]]
-    return None if lateness is None or None in marks else min(marks) - lateness
+    if definition["window"] is None or None in marks:
+        return None
+    held = definition["window"].get("gap_us", 0)  # a session may go on for as long after its end
+    return min(marks) - definition["allowed_lateness_us"] - held
 
 
 def _definition(facts: Mapping[str, Any]) -> dict[str, Any]:

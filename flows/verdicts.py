@@ -1,7 +1,7 @@
 """What becomes of each record of a slice, for one projection: one verdict a record, decided in one pass.
 
-A record is folded, or it is one of the things that the books name: of another type, late, a dead letter, a tombstone, a marker. What
-is dead by its envelope is dead for every projection; a bad field hurts only those who read it.
+A record is folded, or it is one of the things that the books name: of another type, filtered, late, a dead letter, a tombstone, a
+marker. What is dead by its envelope is dead for every projection; a bad field hurts only those who read it.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ Mask = npt.NDArray[np.bool_]
 Codes = npt.NDArray[np.int32]
 Verdicts = npt.NDArray[np.uint8]
 
-NAMES = ("folded", "other_types", "late", "dead_letters", "tombstones", "markers")
-FOLDED, OF_OTHER_TYPE, LATE, DEAD_LETTER, A_TOMBSTONE, A_MARKER = range(len(NAMES))
+NAMES = ("folded", "other_types", "late", "dead_letters", "tombstones", "markers", "filtered")
+FOLDED, OF_OTHER_TYPE, LATE, DEAD_LETTER, A_TOMBSTONE, A_MARKER, FILTERED = range(len(NAMES))
 """Verdicts, and their names in ``Progress.counts``."""
 _NOTHING = np.empty(0, np.bool_)
 
@@ -29,17 +29,18 @@ class Judge:
 
     def __init__(self, projection: Projection) -> None:
         self._projection = projection
-        window = projection.window
-        self._grace_us = window.size_us + projection.allowed_lateness_us if window else 0
 
-    def verdicts(self, decoded: Decoded, starts: Ints | None, marks: Ints) -> tuple[Verdicts, dict[str, int]]:
-        """The verdict of each record and how many there are of each, by name. ``starts``: of the windows (None: there are none);
-        ``marks``: the watermark before each record."""
+    def verdicts(
+        self, decoded: Decoded, ends: Ints | None, marks: Ints, passes: Mask = _NOTHING
+    ) -> tuple[Verdicts, dict[str, int]]:
+        """The verdict of each record and how many there are of each, by name. ``ends``: of the windows (None: there are none);
+        ``marks``: the watermark before each record; ``passes``: the projection's filter (empty: it has none)."""
         wanted = np.zeros(len(decoded.types) + 1, np.bool_)  # the last for OTHER_TYPE, which is -1
         wanted[[code for code, event in enumerate(decoded.types) if event in self._projection.events]] = True
-        closes = np.empty(0, np.int64) if starts is None else starts
+        closes = np.empty(0, np.int64) if ends is None else ends
+        grace = self._projection.allowed_lateness_us
         found, counts = _judged(
-            decoded.fate, decoded.type_code, wanted, self._bad(decoded), closes, self._grace_us, marks
+            decoded.fate, decoded.type_code, wanted, self._bad(decoded), passes, closes, grace, marks
         )
         return found, dict(zip(NAMES, counts.tolist(), strict=True))
 
@@ -83,11 +84,11 @@ class Judge:
 
 @maker
 def _judged(
-    fate: Verdicts, type_code: Codes, wanted: Mask, bad: Mask, starts: Ints, grace: int, marks: Ints
+    fate: Verdicts, type_code: Codes, wanted: Mask, bad: Mask, passes: Mask, ends: Ints, grace: int, marks: Ints
 ) -> tuple[Verdicts, Ints]:
-    """``bad`` and ``starts`` may be empty: nothing is bad, there are no windows."""
+    """``bad``, ``passes`` and ``ends`` may be empty: nothing is bad, there is no filter, there are no windows."""
     verdicts, counts = np.empty(len(fate), np.uint8), np.zeros(len(NAMES), np.int64)
-    has_bad, has_windows = len(bad) > 0, len(starts) > 0
+    has_bad, has_filter, has_windows = len(bad) > 0, len(passes) > 0, len(ends) > 0
     for i in range(len(fate)):
         verdict = FOLDED
         if fate[i] == LIVE:
@@ -95,7 +96,9 @@ def _judged(
                 verdict = OF_OTHER_TYPE
             elif has_bad and bad[i]:
                 verdict = DEAD_LETTER
-            elif has_windows and marks[i] >= starts[i] + grace:
+            elif has_filter and not passes[i]:
+                verdict = FILTERED
+            elif has_windows and marks[i] >= ends[i] + grace:
                 verdict = LATE
         elif fate[i] == DEAD:
             verdict = DEAD_LETTER

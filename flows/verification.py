@@ -33,12 +33,14 @@ from flows.facts import Cut
 from flows.job import Job
 from flows.merge import table_specs
 from flows.projection import Projection
+from flows.refolding import elsewhere
 from flows.running import Watch, WriterTarget, log_opener, same_definition, store_path
 from schemas.errors import LogChanged, LogGap, StoreDamaged, StoreError, UnknownView
 
 SCRATCH = ".verify"
-COMPARED = ("rows", "late", "dead_letters", "partials")
-"""The tables of a view: all of them are functions of the log up to the cut."""
+COMPARED = ("rows", "late", "dead_letters", "partials", "pending")
+"""The tables of a view, as far as it has them: all of them are functions of the log up to the cut."""
+IMPURE = "the view has a Python fold: if a rebuild differs again, the fold is not a function of its state and its event alone"
 SHOWN = 10
 """Differences of a table that are told, the first in order of primary key."""
 
@@ -89,13 +91,17 @@ class Verification:
 
 @dataclass(frozen=True, slots=True)
 class Refold:
-    """How to fold again: from where, with how many workers, until when, watched by whom, and whether from raw records alone."""
+    """How to fold again: from where, with how many workers, until when, watched by whom, and whether from raw records alone.
+
+    ``notes``: gets what is worth knowing of how it was done.
+    """
 
     log: Log | str | None = None
     workers: int | None = None
     stop: threading.Event = field(default_factory=threading.Event)
     watch: Watch | None = None
     raw: bool = False
+    notes: list[str] = field(default_factory=list)
 
 
 def verify(
@@ -128,7 +134,9 @@ def verify(
             assert writer.manifest is not None
             changes, notes = compare_logs(manifest, writer.manifest)
             tables = tuple(_compare_tables(place, manifest, writer))
-            return Verification(*facts, writer.manifest.digest, damaged, changes, tables, notes)
+            if projection.fold and tables:
+                notes += (IMPURE,)
+            return Verification(*facts, writer.manifest.digest, damaged, changes, tables, (*notes, *how.notes))
     except LogChanged as error:
         words = (f"{error.what} ({error.where})",)
         return Verification(*facts, None, damaged, words)
@@ -153,7 +161,9 @@ def refolded(projection: Projection, manifest: Manifest, scratch: Path, how: Ref
     What was folded goes away with the block, unless the fold was not finished. Raises ``LogChanged``, ``LogGap``.
     """
     with _own_place(scratch, projection.title) as place:
-        writer = _fold(projection, manifest, place, how)
+        if projection.fold and (why := elsewhere(projection, manifest, place, how)):
+            how.notes.append(f"the Python fold ran in this process, where an impure one may not show: {why}")
+        writer = fold_in(projection, manifest, place, how)
         done = writer.manifest is not None and writer.manifest.cut == manifest.cut
         try:
             with writer:
@@ -163,7 +173,7 @@ def refolded(projection: Projection, manifest: Manifest, scratch: Path, how: Ref
                 shutil.rmtree(place, ignore_errors=True)
 
 
-def _fold(projection: Projection, manifest: Manifest, place: Path, how: Refold) -> Writer:
+def fold_in(projection: Projection, manifest: Manifest, place: Path, how: Refold) -> Writer:
     """Go on from what an earlier verification left in this place, if that is a beginning of the same; or else anew."""
     for _ in range(2):
         writer = _open_scratch(place, projection)
@@ -267,7 +277,7 @@ def _places(
 def _compare_tables(store: Path, committed: Manifest, writer: Writer) -> Iterator[TableDifference]:
     fresh, scratch = writer.manifest, writer.generation.version.path.parents[1]
     assert fresh is not None
-    for name in COMPARED:
+    for name in (name for name in COMPARED if name in fresh.tables):
         ours, theirs = committed.tables[name], fresh.tables[name]
         if ours.digest == theirs.digest:
             continue

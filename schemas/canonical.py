@@ -12,6 +12,8 @@ Each value is 0x00 (null), or 0x01 and then
     float64                             8 bytes, IEEE 754 total order: -inf < -0.0 < +0.0 < +inf < NaN; all NaN are one
     decimal128                          16 bytes big-endian of the unscaled number, sign bit flipped
     string, binary                      its bytes with 0x00 written 0x00 0xFF, then 0x00 0x00
+    list                                each item as 0x01 and its encoding (with the byte for null), then 0x00
+    struct                              the encodings of its fields, one after the other
 
 This is the "memcomparable" form of MyRocks, TiDB and CockroachDB. ``decode`` is the exact inverse and refuses any bytes
 that ``encode`` would not have written. Nothing here knows of keys, tables or files.
@@ -25,6 +27,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from schemas import canonical_kernels as kernels
 from schemas.canonical_kernels import Bytes, Ints, Mask, Words
@@ -36,7 +39,9 @@ NAN = np.uint64(0x7FF8 << 48)
 BYTES_MAX = 2**31 - 1
 """An Arrow binary array holds no more."""
 
-SUPPORTED = "bool, an integer, float64, decimal128, string, binary, date32, timestamp[us, UTC]"
+SUPPORTED = (
+    "bool, an integer, float64, decimal128, string, binary, date32, timestamp[us, UTC], or a list or struct of them"
+)
 
 INT64_STORED = (pa.int64(), pa.timestamp("us", "UTC"))
 NARROW = (pa.int8(), pa.int16(), pa.int32(), pa.uint8(), pa.uint16(), pa.uint32(), pa.date32())
@@ -45,6 +50,10 @@ NARROW = (pa.int8(), pa.int16(), pa.int32(), pa.uint8(), pa.uint16(), pa.uint32(
 def check_type(kind: pa.DataType) -> None:
     """Raise ``UsageError`` unless values of this type have a canonical encoding."""
     if kind in (pa.bool_(), pa.uint64(), pa.float64(), *INT64_STORED, *NARROW) or _is_text(kind):
+        return
+    if pa.types.is_list(kind) or (pa.types.is_struct(kind) and kind.num_fields):
+        for below in range(kind.num_fields):
+            check_type(kind.field(below).type)
         return
     if not pa.types.is_decimal128(kind):
         msg = f"a column of type {kind} has no canonical form"
@@ -100,8 +109,52 @@ def canonical_floats(column: pa.Array) -> pa.Array:
     return _fixed_array(pa.float64(), bits, _valid(column))
 
 
+def canonical_nested(column: pa.Array) -> pa.Array:
+    """A list or struct column with one canonical NaN at any depth, and nothing left under what is null."""
+    if column.type == pa.float64():
+        return canonical_floats(column)
+    if pa.types.is_list(column.type):
+        return _list_of(column.type, *_parts(column), _every_valid(column))
+    if pa.types.is_struct(column.type):
+        return _struct_of(column.type, _fields(column), _every_valid(column))
+    return column
+
+
 def _is_text(kind: pa.DataType) -> bool:
     return kind in (pa.string(), pa.binary())
+
+
+def _is_nested(kind: pa.DataType) -> bool:
+    return pa.types.is_list(kind) or pa.types.is_struct(kind)
+
+
+def _parts(column: pa.ListArray) -> tuple[Ints, pa.Array]:
+    """How many items each list has (none: null), and all items."""
+    return np.asarray(pc.list_value_length(column).fill_null(0)).astype(np.int64), column.flatten()
+
+
+def _fields(column: pa.StructArray) -> list[pa.Array]:
+    """The fields of those structs that are there."""
+    return (column.filter(column.is_valid()) if column.null_count else column).flatten()
+
+
+def _list_of(kind: pa.DataType, lengths: Ints, items: pa.Array, valid: Mask) -> pa.Array:
+    offsets = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    _require(offsets[-1] == len(items) <= BYTES_MAX)
+    buffers = [_bitmap(valid), pa.py_buffer(offsets.astype(np.int32))]
+    return pa.Array.from_buffers(kind, len(lengths), buffers, children=[canonical_nested(items)])
+
+
+def _struct_of(kind: pa.DataType, fields: Sequence[pa.Array], valid: Mask) -> pa.Array:
+    """``fields``: of those that are there."""
+    at = pa.array(np.where(valid, np.cumsum(valid) - 1, 0), mask=~valid)
+    children = [canonical_nested(field).take(at) for field in fields]
+    return pa.Array.from_buffers(kind, len(valid), [_bitmap(valid)], children=children)
+
+
+def _every_valid(column: pa.Array) -> Mask:
+    return np.asarray(column.is_valid())
 
 
 def _valid(column: pa.Array) -> Mask:
@@ -151,6 +204,9 @@ def _decimal_bytes(column: pa.Array) -> memoryview:
 def _add_sizes(column: pa.Array, offsets: Ints) -> None:
     """Add the encoded size of row ``i``'s value to ``offsets[i + 1]``."""
     valid = _valid(column)
+    if _is_nested(column.type):
+        offsets[1:] += _nested_sizes(column)
+        return
     if _is_text(column.type):
         data, starts = binary_buffers(column)
         if not kernels.add_text_sizes(data, starts, valid, offsets):
@@ -161,9 +217,44 @@ def _add_sizes(column: pa.Array, offsets: Ints) -> None:
     offsets[1:] += 1 + width if len(valid) == 0 else np.where(valid, 1 + width, 1)
 
 
+def _sizes(column: pa.Array) -> Ints:
+    offsets = np.zeros(len(column) + 1, np.int64)
+    _add_sizes(column, offsets)
+    return offsets[1:]
+
+
+def _nested_sizes(column: pa.Array) -> Ints:
+    sizes = np.ones(len(column), np.int64)
+    if pa.types.is_struct(column.type):
+        sizes[_every_valid(column)] += sum(_sizes(field) for field in _fields(column))
+        return sizes
+    lengths, items = _parts(column)
+    ends = np.concatenate([[0], np.cumsum(_sizes(items) + 1)])
+    stops = np.cumsum(lengths)
+    return sizes + np.where(_every_valid(column), ends[stops] - ends[stops - lengths] + 1, 0)
+
+
+def _put_nested(column: pa.Array, out: Bytes, cursor: Ints) -> None:
+    valid = _every_valid(column)
+    if pa.types.is_list(column.type):
+        lengths, items = _parts(column)
+        inner = np.empty(len(items), np.int64)
+        kernels.put_lists(lengths, valid, _sizes(items), out, cursor, inner)
+        _put(items, out, inner)
+        return
+    out[cursor] = valid
+    cursor += 1
+    inner = cursor[valid]
+    for field in _fields(column):
+        _put(field, out, inner)
+    cursor[valid] = inner
+
+
 def _put(column: pa.Array, out: Bytes, cursor: Ints) -> None:
     valid = _valid(column)
-    if _is_text(column.type):
+    if _is_nested(column.type):
+        _put_nested(column, out, cursor)
+    elif _is_text(column.type):
         kernels.put_text(*binary_buffers(column), valid, out, cursor)
     elif column.type == pa.bool_():
         bits = np.asarray(column.fill_null(False)).astype(np.uint8)
@@ -173,6 +264,10 @@ def _put(column: pa.Array, out: Bytes, cursor: Ints) -> None:
 
 
 def _take(kind: pa.DataType, data: Bytes, cursor: Ints, ends: Ints) -> pa.Array:
+    if pa.types.is_list(kind):
+        return _take_lists(kind, data, cursor, ends)
+    if pa.types.is_struct(kind):
+        return _take_structs(kind, data, cursor, ends)
     if _is_text(kind):
         return _take_text(kind, data, cursor, ends)
     if kind == pa.bool_():
@@ -182,6 +277,41 @@ def _take(kind: pa.DataType, data: Bytes, cursor: Ints, ends: Ints) -> pa.Array:
     words, valid, ok = kernels.take_words(data, cursor, ends, 2 if pa.types.is_decimal128(kind) else 1)
     _require(ok)
     return _from_words(kind, words, valid)
+
+
+def _take_marks(data: Bytes, cursor: Ints, ends: Ints, rows: Ints) -> Mask:
+    """Step over a byte of these rows that is 0 or 1: which it is."""
+    at = cursor[rows]
+    _require(bool(((at >= 0) & (at < ends[rows]) & (ends[rows] <= len(data))).all()))
+    marks = data[at]
+    _require(bool((marks <= 1).all()))
+    cursor[rows] = at + 1
+    return marks == 1
+
+
+def _take_lists(kind: pa.DataType, data: Bytes, cursor: Ints, ends: Ints) -> pa.Array:
+    """The first items of all lists, then the second ones, and so on, put into order at last."""
+    every = np.arange(len(cursor))
+    valid = _take_marks(data, cursor, ends, every)
+    rows, lengths = every[valid], np.zeros(len(cursor), np.int64)
+    items, owners = [pa.array([], kind.value_type)], [np.empty(0, np.int64)]
+    while len(rows := rows[_take_marks(data, cursor, ends, rows)]):
+        inner = cursor[rows]
+        items.append(_take(kind.value_type, data, inner, ends[rows]))
+        cursor[rows] = inner
+        owners.append(rows)
+        lengths[rows] += 1
+    order = np.argsort(np.concatenate(owners), kind="stable")
+    return _list_of(kind, lengths, pa.concat_arrays(items).take(pa.array(order)), valid)
+
+
+def _take_structs(kind: pa.DataType, data: Bytes, cursor: Ints, ends: Ints) -> pa.Array:
+    valid = _take_marks(data, cursor, ends, np.arange(len(cursor)))
+    inner, fields = cursor[valid], []
+    for number in range(kind.num_fields):
+        fields.append(_take(kind.field(number).type, data, inner, ends[valid]))
+    cursor[valid] = inner
+    return _struct_of(kind, fields, valid)
 
 
 def _take_text(kind: pa.DataType, data: Bytes, cursor: Ints, ends: Ints) -> pa.Array:

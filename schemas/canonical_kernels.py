@@ -104,6 +104,25 @@ def put_words(words: Words, valid: Mask, out: Bytes, cursor: Ints) -> None:
         cursor[i] = np.int64(at)
 
 
+@kernel
+def put_lists(lengths: Ints, valid: Mask, sizes: Ints, out: Bytes, cursor: Ints, inner: Ints) -> None:
+    """Write what is around the items, of which ``sizes`` are the encoded ones; ``inner`` becomes their cursor."""
+    item = 0
+    for i in range(len(cursor)):
+        at = cursor[i]
+        out[at] = valid[i]
+        at += 1
+        if valid[i]:
+            for _ in range(lengths[i]):
+                out[at] = 1
+                inner[item] = at + 1
+                at += 1 + sizes[item]
+                item += 1
+            out[at] = 0
+            at += 1
+        cursor[i] = at
+
+
 @maker
 def take_bools(data: Bytes, cursor: Ints, ends: Ints) -> tuple[Mask, Mask, bool]:
     """The values, which are there, and whether all was well; moves ``cursor``."""

@@ -2,7 +2,8 @@
 
     RefoldError                      what, where, why, do; knows its exit code
     ├── UsageError            (2)    the call or the definition is wrong; nothing was started
-    │   └── DefinitionChanged (2)    a view's definition changed under an unchanged version
+    │   ├── DefinitionChanged (2)    a view's definition changed under an unchanged version
+    │   └── ImpureFold        (2)    a Python fold reads what is not the same for every run
     ├── LogError              (3)    the log could not be read or written
     │   ├── UnknownCategory   (3)    no such category stream
     │   ├── LogUnreachable    (3)    nobody answers; trying again later may help
@@ -52,6 +53,10 @@ class UsageError(RefoldError):
 
 
 class DefinitionChanged(UsageError):
+    pass
+
+
+class ImpureFold(UsageError):
     pass
 
 

@@ -7,6 +7,7 @@ reference fold of the log up to that cut; ``fresh`` is the undisturbed fold whos
 
 from __future__ import annotations
 
+import datetime as dt
 import errno
 import random
 import shutil
@@ -52,24 +53,31 @@ def check(store: Path, pair: Pair, log: Partitions, origin: Sequence[int] | None
     expected = outcome(pair, log, manifest.cut[things.name], origin)
     assert rows_of(store, manifest, pair.projection) == plain_rows(expected, pair)
     late, dead = (read_table(store, manifest, name) for name in ("late", "dead_letters"))
-    times = ("window_start", "event_time", "watermark")
-    assert {place(row): tuple(row[name] for name in times) for row in plain(late)} == expected.late
+    assert {
+        (*place(row), row["window_start"]): (row["event_time"], row["watermark"]) for row in plain(late)
+    } == expected.late
     assert {place(row) for row in plain(dead)} == expected.dead
-    for facts, fates, watermark in zip(
-        manifest.facts["log"][things.name]["partitions"], expected.counts, expected.watermarks, strict=True
+    for facts, fates, watermark, lost in zip(
+        manifest.facts["log"][things.name]["partitions"],
+        expected.counts,
+        expected.watermarks,
+        expected.lost,
+        strict=True,
     ):
         assert {name: n for name, n in facts["counts"].items() if n and name != "read"} == fates
         assert facts["counts"]["read"] == sum(fates.values())
         assert facts["watermark_us"] == watermark
+        assert facts.get("lost_contributions", 0) == lost
     return manifest
 
 
 def rows_of(store: Path, manifest: Manifest, projection: Projection) -> dict[Any, dict[str, Any]]:
     found = {}
     for row in plain(read_table(store, manifest, "rows")):
-        start, end = row.pop("window_start", None), row.pop("window_end", None)
-        assert projection.window is None or end == start + projection.window.size_us
-        key = (start, *(reference.identity(row.pop(name)) for name in projection.key))
+        if projection.select:
+            key: Any = (row.pop("partition"), row.pop("offset"))
+        else:
+            key = (row.pop("window_start", None), *(reference.identity(row.pop(name)) for name in projection.key))
         found[key] = {name: exactly(value) for name, value in row.items()}
     return found
 
@@ -80,6 +88,12 @@ def plain_rows(expected: reference.Outcome, pair: Pair) -> dict[Any, dict[str, A
 
 def exactly(value: Any) -> Any:
     """Comparable: -0.0 is not 0.0, NaN is NaN, 1 is neither 1.0 nor true."""
+    if isinstance(value, dt.datetime):
+        return exactly((value - reference.EPOCH) // dt.timedelta(microseconds=1))
+    if isinstance(value, list):
+        return [exactly(item) for item in value]
+    if isinstance(value, dict):
+        return {name: exactly(item) for name, item in value.items()}
     return type(value).__name__, reference.identity(value)
 
 

@@ -22,6 +22,7 @@ import math
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +32,11 @@ import pyarrow as pa
 from connectors.log import RECORDS, Slice
 from connectors.manifest import Manifest
 from connectors.table import Writer, open_writer
-from flows import Projection, agg, tumbling
+from flows import Projection, State, agg, calendar, hopping, python_fold, session, tumbling
 from flows.facts import cut_of
 from flows.fold import PartitionFold
-from flows.merge import Place, ViewMerge, split_partials, table_specs
+from flows.merge import Place, split_partials, table_specs
+from flows.merging import merge_of
 from flows.pipeline import PartitionPipeline
 from flows.progress import Progress
 from schemas import RECORD_KEY, RECORD_TIME, Category, Event, constant, plain
@@ -144,6 +146,12 @@ def plain_value(value: Any) -> Any:
         return str(value)
     if isinstance(value, dt.datetime):
         return instant(value)
+    if isinstance(value, list):
+        return [plain_value(item) for item in value]
+    if isinstance(value, dict):
+        return {name: plain_value(item) for name, item in value.items()}
+    if isinstance(value, Decimal):
+        return f"{value:f}"
     return value.isoformat() if isinstance(value, dt.date) else value
 
 
@@ -212,7 +220,107 @@ PROJECTIONS = {
         window=tumbling(dt.timedelta(microseconds=3)),
         columns={"n": agg.count(), "heavy": agg.count(where=pl.col("number") > 1)},
     ),
+    "overlapping": Projection(
+        name="overlapping",
+        category=scales,
+        events=[Weighed],
+        key=["place"],
+        window=hopping(dt.timedelta(seconds=10), dt.timedelta(seconds=4)),
+        allowed_lateness=dt.timedelta(seconds=1),
+        columns={"n": agg.count(), "total_size": agg.sum("size"), "last_number": agg.last("number")},
+    ),
+    **{
+        unit: Projection(
+            name=f"by_{unit}",
+            category=scales,
+            events=[Weighed],
+            window=calendar(unit, zone=zone),
+            columns={"n": agg.count(), "total": agg.sum("number")},
+        )
+        for unit, zone in [("day", "America/Sao_Paulo"), ("week", "Pacific/Apia"), ("month", "Europe/Berlin")]
+    },
+    "visits": Projection(
+        name="visits",
+        category=scales,
+        events=[Weighed],
+        key=["place"],
+        window=session(dt.timedelta(seconds=10)),
+        allowed_lateness=dt.timedelta(seconds=30),
+        columns={
+            "n": agg.count(),
+            "total_size": agg.sum("size"),
+            "first_note": agg.first("note"),
+            "last_note": agg.last("note"),
+        },
+    ),
 }
+
+CENTS = pl.col("note").cast(pl.Decimal(38, 2), strict=False)
+PROJECTIONS |= {
+    "gathered": Projection(
+        name="gathered",
+        category=scales,
+        events=[Weighed],
+        key=["place"],
+        columns={
+            "spread": agg.var("number"),
+            "spread_of_all": agg.var("number", ddof=0),
+            "spread_of_sizes": agg.std("size"),
+            "note_of_least": agg.min_by("note", by="size"),
+            "note_of_most": agg.max_by("note", by="size"),
+            "number_of_last_note": agg.max_by("number", by="note"),
+            "notes": agg.count_distinct("note"),
+            "sizes": agg.count_distinct("size"),
+            "first_notes": agg.collect("note", limit=3),
+            "heaviest": agg.top(2, by="number", of={"number": "number", "note": "note", "day": "day"}),
+            "lightest": agg.top(2, by="size", of="note", largest=False),
+            "middle": agg.quantile("size", 0.5),
+            "nearly_most": agg.quantile("number", 0.9, error=0.001),
+        },
+    ),
+    "priced": Projection(
+        name="priced",
+        category=scales,
+        events=[Weighed],
+        key=["place"],
+        columns={
+            "total": agg.sum(CENTS),
+            "mean": agg.mean(CENTS),
+            "least": agg.min(CENTS),
+            "greatest": agg.max(CENTS),
+            "first": agg.first(CENTS),
+            "last": agg.last(CENTS),
+            "prices": agg.count(CENTS),
+            "all": agg.collect(CENTS, limit=100),
+        },
+    ),
+}
+
+
+class Load(State):
+    """What lies on a scale, taken on by ``loaded``."""
+
+    number: int
+    size: float | None = None
+    note: str | None = None
+    day: dt.date | None = None
+    since: dt.datetime | None = None
+    heavy: bool = False
+
+
+def loaded(load: Load | None, event: Any) -> Load | None:
+    if event.event_type == "Emptied":
+        return None
+    load = load or Load(0, since=event.event_time)
+    load.number += event.number
+    load.heavy = load.number > 100
+    load.size, load.note, load.day = event.size, event.note, event.day
+    if event.note == "broken":
+        raise LookupError(f"after {load.number}")
+    return load
+
+
+PROJECTIONS["loads"] = Projection(name="loads", category=scales, key=["place"], fold=python_fold(Load, loaded))
 
 
 def log_of(case: Case) -> list[pa.RecordBatch]:
@@ -261,7 +369,7 @@ def _fold_and_commit(
     projection: Projection, writer: Writer, progress: dict[Place, Progress], pieces: Sequence[Slice]
 ) -> dict[Place, Progress]:
     stored = writer.read("partials")
-    merge, found = ViewMerge(projection, progress, stored), split_partials(projection, stored)
+    merge, found = merge_of(projection, progress, stored), split_partials(projection, stored)
     for piece in pieces:
         place = (piece.category, piece.partition)
         pipeline = PartitionPipeline(scales, [PartitionFold(projection, *place, progress[place], found.get(place))])
@@ -278,10 +386,14 @@ def _told(writer: Writer, manifest: Manifest, progress: dict[Place, Progress]) -
         "late": _places(writer, "late", "window_start", "watermark"),
         "dead_letters": _places(writer, "dead_letters", "reason"),
         "counts": [
-            {name: count for name, count in facts.counts.items() if count} for _, facts in sorted(progress.items())
+            {name: count for name, count in _counts(facts).items() if count} for _, facts in sorted(progress.items())
         ],
         "digests": {name: manifest.tables[name].digest for name in ("rows", "late", "dead_letters")},
     }
+
+
+def _counts(facts: Progress) -> dict[str, int]:
+    return facts.counts | {"lost_contributions": facts.lost_contributions}
 
 
 def _places(writer: Writer, table: str, *columns: str) -> list[Outcome]:

@@ -1,26 +1,26 @@
-"""Random projections, each beside the same thing said for the reference fold, and random records for them to fold.
+"""Random projections, each beside the same thing said for the reference fold; ``random_records`` has what they fold.
 
 A projection is put together from ``TERMS``: what may be a key, an input or a condition, as a Polars expression and as a
 plain function of an event. Both sides are built from the same plan and know nothing of each other. Promises: every
-projection drawn is a valid one; records are mostly good, so that rows come of them.
+projection drawn is a valid one.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-import json
 import math
-import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from dataclasses import field as attribute
+from decimal import Decimal
 from typing import Any
 
 import polars as pl
 from hypothesis import strategies as st
-from memory_log import CONTROL, RECORD, REMOVED, Entry
+from random_windows import US, WINDOWS
 from reference import Instant, Spec
 
-from flows import Projection, agg, tumbling
+from flows import Projection, agg
 from flows.agg import Input
 from schemas import Category, Event
 
@@ -90,8 +90,11 @@ NOTE = [
 NUMBER = [
     field("number", "int"),
     Term(pl.col("number") > 2, known("number", lambda number: number > 2), "bool", ("number",)),
+    # Polars multiplies by the reciprocal of a constant, and would not in a slice of one record.
+    Term(pl.col("number") / 10, known("number", lambda number: number * (1 / 10)), "float", ("number",)),
     Term(pl.col("number") % 3, known("number", lambda number: number % 3), "int", ("number",)),
     Term(pl.col("number").cast(pl.Float64, strict=False), known("number", float), "float", ("number",)),
+    Term(pl.col("number").cast(pl.Decimal(38, 2), strict=False), known("number", Decimal), "decimal", ("number",)),
 ]
 PLACE = [field("place", "text"), Term(pl.col("place") == "a", lambda e: e["place"] == "a", "bool", ("place",))]
 SIZE = [
@@ -117,10 +120,20 @@ TERMS = {
 """What can be computed, by the event types of a projection."""
 KINDS = {
     "count": agg.count, "sum": agg.sum, "mean": agg.mean, "min": agg.min, "max": agg.max, "first": agg.first,
-    "last": agg.last,
+    "last": agg.last, "var": agg.var, "std": agg.std, "min_by": agg.min_by, "max_by": agg.max_by,
+    "count_distinct": agg.count_distinct, "collect": agg.collect, "top": agg.top, "quantile": agg.quantile,
 }  # fmt: skip
-US = {"us": 1, "ms": 1000, "s": 1_000_000}
-WINDOWS = [1 * US["ms"], 7 * US["s"], 10 * US["s"], 60 * US["s"], 86_400 * US["s"]]
+NUMBERS = {"sum": ("int", "float", "decimal"), "mean": ("int", "float", "decimal")} | dict.fromkeys(
+    ("var", "std", "quantile"), ("int", "float")
+)
+"""Kinds of terms that an aggregation takes, where it does not take all."""
+OPTIONS: dict[str, dict[str, Sequence[Any]]] = {
+    "var": {"ddof": (0, 1)},
+    "std": {"ddof": (0, 1)},
+    "collect": {"limit": (1, 2, 5, 1000)},
+    "top": {"limit": (1, 2, 5, 1000), "largest": (True, False)},
+    "quantile": {"q": ("0", "0.5", "0.99", "0.333333", "1"), "error": (0.001, 0.01, 0.5)},
+}
 LATENESS = [0, 0, 1 * US["us"], 5 * US["s"], 30 * US["s"]]
 
 
@@ -141,23 +154,44 @@ class Pair:
 
 @dataclass(frozen=True)
 class Column:
+    """``shown``: what is shown of an event that was chosen by its input, and its names where there are several."""
+
     kind: str
     input: Term | None
     where: Term | None
+    shown: tuple[Term, ...] = ()
+    options: dict[str, Any] = attribute(default_factory=dict)
 
     def said(self) -> agg.Aggregation:
         where = None if self.where is None else condition(self.where)
         if self.input is None:
             return agg.count(where=where)
-        return KINDS[self.kind](self.input.said, where=where)
+        if self.kind == "top":
+            of = {f"s{number}": term.said for number, term in enumerate(self.shown)}
+            what = of if len(of) > 1 else of["s0"]
+            limit, largest = self.options["limit"], self.options["largest"]
+            return agg.top(limit, by=self.input.said, of=what, largest=largest, where=where)
+        if self.shown:
+            return KINDS[self.kind](self.shown[0].said, by=self.input.said, where=where)
+        if self.kind == "quantile":
+            return agg.quantile(self.input.said, float(self.options["q"]), error=self.options["error"], where=where)
+        return KINDS[self.kind](self.input.said, where=where, **self.options)
 
-    def plain(self) -> tuple[str, Value, Callable[[dict[str, Any]], bool]]:
+    def plain(self) -> tuple[str, Value, Callable[[dict[str, Any]], bool], dict[str, Any]]:
         value = (lambda event: 1) if self.input is None else self.input.value
         where = self.where
-        return self.kind, value, (lambda event: True) if where is None else (lambda event: where.value(event) is True)
+        counts = (lambda event: True) if where is None else (lambda event: where.value(event) is True)
+        return self.kind, self._with_shown(value) if self.shown else value, counts, self.options
+
+    def _with_shown(self, by: Value) -> Value:
+        def pair(event: dict[str, Any]) -> Any:
+            of = {f"s{number}": term.value(event) for number, term in enumerate(self.shown)}
+            return None if by(event) is None else (by(event), of if len(of) > 1 else of["s0"])
+
+        return pair
 
     def terms(self) -> list[Term]:
-        return [term for term in (self.input, self.where) if term is not None]
+        return [term for term in (self.input, self.where, *self.shown) if term is not None]
 
 
 def condition(term: Term) -> pl.Expr:
@@ -170,8 +204,11 @@ def columns(draw: st.DrawFn, terms: Sequence[Term]) -> Column:
     kind = draw(st.sampled_from(["count", *KINDS]))
     if kind == "count" and draw(st.booleans()):
         return Column(kind, None, where)
-    fitting = [term for term in terms if kind not in ("sum", "mean") or term.kind in ("int", "float")]
-    return Column(kind, draw(st.sampled_from(fitting)), where)
+    fitting = [term for term in terms if kind not in NUMBERS or term.kind in NUMBERS[kind]]
+    most = {"min_by": 1, "max_by": 1, "top": 2}.get(kind, 0)
+    shown = draw(st.lists(st.sampled_from(terms), min_size=min(most, 1), max_size=most))
+    options = {name: draw(st.sampled_from(choices)) for name, choices in OPTIONS.get(kind, {}).items()}
+    return Column(kind, draw(st.sampled_from(fitting)), where, tuple(shown), options)
 
 
 @st.composite
@@ -180,133 +217,127 @@ def pairs(draw: st.DrawFn, name: str = "drawn", *, sums: bool = False) -> Pair:
     usual = [("Measured",), ("Measured", "Moved"), ("Measured", "Moved")]
     types = draw(st.sampled_from(usual if sums else [*TERMS, *usual]))
     terms = TERMS[types]
-    size_us = draw(st.none() | st.sampled_from(WINDOWS))
-    lateness_us = draw(st.sampled_from(LATENESS)) if size_us else 0
-    least = 0 if size_us else 1  # a view has a window or a key
-    key = draw(st.lists(st.sampled_from(terms), min_size=least, max_size=2))
+    windowed = draw(st.none() | st.sampled_from(WINDOWS))
+    lateness_us = draw(st.sampled_from(LATENESS)) if windowed else 0
+    least = 0 if windowed else 1  # a view has a window or a key
+    keys = [term for term in terms if term.kind != "decimal"]
+    key = draw(st.lists(st.sampled_from(keys), min_size=least, max_size=2))
     drawn = draw(st.lists(columns(terms), min_size=1, max_size=5))
     drawn += [Column("sum", field("number", "int"), None)] * sums
     named = {f"c{number}": column for number, column in enumerate(drawn)}
     used = [*key, *(term for column in drawn for term in column.terms())]
+    before = draw(before_the_fold(terms))
+    if windowed is None and not sums and draw(st.integers(0, 5)) == 5:
+        return event_table(name, types, before, {f"k{number}": term for number, term in enumerate(key)})
+    after = draw(after_the_fold(list(named)))
     projection = Projection(
         name=name,
         category=things,
         events=[EVENTS[event] for event in types],
         key={f"k{number}": term.said for number, term in enumerate(key)},
-        window=tumbling(dt.timedelta(microseconds=size_us)) if size_us else None,
+        window=windowed.window if windowed else None,
         allowed_lateness=dt.timedelta(microseconds=lateness_us),
-        columns={name: column.said() for name, column in named.items()},
+        columns={name: column.said() for name, column in named.items()} | after.columns,
+        **before.said(),
+        **after.said(),
     )
     spec = Spec(
         types={event: TYPES[event] for event in types},
-        reads=tuple(sorted({name for term in used for name in term.reads})),
+        reads=tuple(sorted({name for term in [*used, *before.terms()] for name in term.reads})),
         key=lambda event: tuple(term.value(event) for term in key),
-        columns={name: column.plain() for name, column in named.items()},
-        size_us=size_us,
+        columns={name: column.plain() for name, column in named.items()} | after.plain_columns,
         lateness_us=lateness_us,
+        where=before.passes,
+        finish=after.finish,
+        having=after.having,
+        **(windowed.spec if windowed else {"size_us": None}),
     )
     return Pair(projection, spec)
 
 
-# -- records
-
-MISSING = ""
-TEXTS = ['"a"', '"b"', '"\\u00e9"', '"é"', '""', '"\\u0000"', '"\\ud83d\\ude00"', '"z\u2028"', '"ａ"']
-LARGE = ["4611686018427387904", "9223372036854775807", "-9223372036854775808"]
-GOOD = {
-    "place": TEXTS,
-    "number": [*map(str, range(-4, 5)), "-0", "9007199254740993", "-9007199254740993"],
-    "size": [MISSING, "0.0", "-0.0", "-0", "0.1", "0.2", "0.3", "1e16", "-1e16", "5e-324", "3", "9007199254740993",
-             "1.7e308", "-1.7e308", "12345678901234567890123"],
-    "note": [MISSING, "null", *TEXTS],
-    "good": [MISSING, "true", "false"],
-    "day": [MISSING, '"2013-01-31"', '"1969-12-31"'],
-    "at": [MISSING, '"2013-01-31T00:00:00Z"', '"1969-12-31T23:59:59.999999+01:00"', "86400000"],
-}  # fmt: skip
-BAD = {
-    "place": ["5", MISSING, "null", '"a","place":"b"'],
-    "number": ["null", MISSING, "1.0", "1e3", '"1"', '"x"', "true", "NaN", "9223372036854775808", "[1]"],
-    "size": ["NaN", "Infinity", "-Infinity", "1e400", '"x"', "[]"],
-    "note": ['"bad \xff"', "{}", "1", '"a","note":"b"'],
-    "good": ["1", '"true"'],
-    "day": ['"2013-02-30"', "5"],
-    "at": ['"2013-01-31"', '"soon"', "1.5"],
-}
-TYPE_NAMES = ["Measured"] * 6 + ["Moved"] * 3 + ["Renamed"] * 2 + ["Unknown", "refold.progress"]
-WHOLE_VALUES: list[bytes | None] = [
-    None, b"", b"null", b"[]", b"{}", b"{", b'{"type":"Measured"}', b'{"type":1,"time":5}', b'{"type":"Moved","time":1}{}',
-    b"\xff{}", b'{"type":"Moved","time":1}\n', b'{"type":"Moved",\n"time":2000,"data":{"place":"a"}}', b'{"type":"Mo\nved","time":1}',
-    b'{"type":"Moved","time":true}', b'{"type":"Moved","time":1.5}', b'{"type":"Moved","time":1,"time":2}',
-    b'{"type":"Moved","time":99999999999999999,"data":{"place":"a"}}', b'{"type":"Measured","time":3,"data":7}',
-    b'{"type":"Measured","time":"1970-01-01T00:00:09.999999Z","data":{"place":"a","number":1,"size":-0.0}}',
-    b'{"type":"Moved","time":"1970-01-01T02:00:30+02:00","data":{"place":"b"},"extra":{"a":[1,2,{"b":null}]}}',
-    b'{"type":"Moved","time":"yesterday","data":{"place":"b"}}', b'\xef\xbb\xbf{"type":"Moved","time":1}',
-    b'{"type":"Moved","time":50000,"data":null,"subject":"s"}', b'{"type":"Moved","time":4000,"subject":5,"data":{"place":"a"}}',
-]  # fmt: skip
-SUBJECTS = ['"s"', '"s"', '"t"', '"t"', '""', "null", MISSING, "7"]
-FAR_AHEAD_MS = 32_472_144_000_000
-"""In the year 2999: a dead letter, unless the record has no timestamp to compare with."""
-OUT_OF_ORDER_MS = [-5000, 0, 0, 999, 1000, 3000, 20_000, 20_000, 60_000, 60_000, 86_400_000, FAR_AHEAD_MS]
-PACE_MS = 2000
-"""Event time moves on by so much from offset to offset, give or take a few seconds. Many events have the same time."""
-
-
-def joined(members: dict[str, str]) -> str:
-    return "{" + ",".join(f"{json.dumps(name)}:{text}" for name, text in members.items() if text != MISSING) + "}"
-
-
-def value(kind: str, time: int, subject: str, members: dict[str, str]) -> bytes:
-    text = joined({"type": json.dumps(kind), "time": str(time), "subject": subject, "data": joined(members)})
-    return text.encode().replace("\xff".encode(), b"\xff")
-
-
-def event(lots: random.Random, offset: int, *, large: bool) -> bytes:
-    """Mostly a good one; a bad member hurts those who read it."""
-    members = {name: lots.choice(texts) for name, texts in GOOD.items()}
-    if lots.random() < 0.2:
-        name = lots.choice(list(BAD))
-        members[name] = lots.choice(BAD[name])
-    if large and lots.random() < 0.3:
-        members["number"] = lots.choice(LARGE)
-    time = (offset // 2 + lots.randint(-2, 2)) * 2 * PACE_MS if lots.random() < 0.9 else lots.choice(OUT_OF_ORDER_MS)
-    return value(lots.choice(TYPE_NAMES), time, lots.choice(SUBJECTS), members)
-
-
-def entry(seed: int, offset: int, *, large: bool, gaps: str, leader_epoch: int = 0) -> Entry:
-    """What is at an offset, drawn as one number, so that a log is found fast and shrinks by leaving records out.
-
-    ``gaps`` is the kind of the offsets without a record. ``large``: sums may overflow.
-    """
-    lots = random.Random(seed)
-    return Entry(
-        value=event(lots, offset, large=large) if lots.random() < 0.9 else lots.choice(WHOLE_VALUES),
-        timestamp=lots.choice([90_000, 90_000, 90_000, 90_000, 90_000, 0, -1]),
-        key=lots.choice([b"s", b"t", b"", None, b"\xff"]),
-        kind=gaps if lots.random() < 0.2 else RECORD,
-        timestamp_type=lots.randint(0, 1),
-        leader_epoch=leader_epoch,
+def event_table(name: str, types: Sequence[str], before: Before, selected: dict[str, Term]) -> Pair:
+    """No fold: one row an event."""
+    projection = Projection(
+        name=name,
+        category=things,
+        events=[EVENTS[event] for event in types],
+        select={name: term.said for name, term in selected.items()},
+        **before.said(),
     )
+    terms = [*selected.values(), *before.terms()]
+    spec = Spec(
+        types={event: TYPES[event] for event in types},
+        reads=tuple(sorted({name for term in terms for name in term.reads})),
+        key=lambda event: (),
+        columns={},
+        size_us=None,
+        where=before.passes,
+        select={name: term.value for name, term in selected.items()},
+    )
+    return Pair(projection, spec)
 
 
-SEEDS = st.integers(0, 2**32)
+@dataclass(frozen=True)
+class Before:
+    """What comes before the fold: a filter, said directly or through columns derived for it."""
+
+    where: Term | None = None
+    derived: bool = False
+
+    def said(self) -> dict[str, Any]:
+        if self.where is None:
+            return {}
+        if not self.derived:
+            return {"where": self.where.said}
+        return {"derive": {"d0": self.where.said, "d1": pl.col("d0").fill_null(False)}, "where": "d1"}
+
+    def terms(self) -> list[Term]:
+        return [] if self.where is None else [self.where]
+
+    def passes(self, event: dict[str, Any]) -> Any:
+        return True if self.where is None else self.where.value(event)
+
+
+@dataclass(frozen=True)
+class After:
+    """What comes after it: a hidden column, one computed of it, and a condition on both."""
+
+    is_there: bool = False
+    least: int = 0
+    of: str = ""
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        return {"_n": agg.count()} if self.is_there else {}
+
+    @property
+    def plain_columns(self) -> dict[str, Any]:
+        return {"_n": ("count", lambda event: 1, lambda event: True)} if self.is_there else {}
+
+    def said(self) -> dict[str, Any]:
+        if not self.is_there:
+            return {}
+        finish = {"_few": pl.col("_n") < self.least, "part": pl.col("_n") / 3, "is_empty": pl.col(self.of).is_null()}
+        return {"finish": finish, "having": ~pl.col("_few")}
+
+    @property
+    def finish(self) -> dict[str, Value]:
+        if not self.is_there:
+            return {}
+        return {"part": lambda row: row["_n"] * (1 / 3), "is_empty": lambda row: row[self.of] is None}
+
+    def having(self, row: dict[str, Any]) -> bool:
+        return not self.is_there or row["_n"] >= self.least
 
 
 @st.composite
-def partitions(draw: st.DrawFn, *, large: bool = False) -> list[list[Entry]]:
-    """A whole category, either transactional or compacted; one of its partitions may be empty, or all be short."""
-    gaps = draw(st.sampled_from([CONTROL, REMOVED]))
-    sizes = draw(st.lists(st.sampled_from([30, 30, 10, 3]), min_size=1, max_size=6))
-    if draw(st.integers(0, 3)) == 3:
-        sizes[draw(st.integers(0, len(sizes) - 1))] = 0
-    return [draw(_partition(size, large=large, gaps=gaps)) for size in sizes]
+def before_the_fold(draw: st.DrawFn, terms: Sequence[Term]) -> Before:
+    where = draw(st.none() | st.none() | st.sampled_from([term for term in terms if term.kind == "bool"]))
+    return Before(where, draw(st.booleans()))
 
 
 @st.composite
-def _partition(draw: st.DrawFn, size: int, *, large: bool, gaps: str) -> list[Entry]:
-    """From some offset on there is another leader."""
-    change = draw(st.integers(0, size))
-    seeds = draw(st.lists(SEEDS, min_size=size, max_size=size))
-    return [
-        entry(seed, offset, large=large, gaps=gaps, leader_epoch=int(offset >= change))
-        for offset, seed in enumerate(seeds)
-    ]
+def after_the_fold(draw: st.DrawFn, columns: Sequence[str]) -> After:
+    if draw(st.integers(0, 2)) < 2:
+        return After()
+    return After(True, draw(st.integers(0, 4)), draw(st.sampled_from(columns)))

@@ -12,6 +12,8 @@ import math
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 AHEAD_MS_MAX = 86_400_000
@@ -19,10 +21,16 @@ EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 INT64 = range(-(2**63), 2**63)
 
 
+Events = list[Any]
+"""Events of a group in offset order, each with its time; or lists of such, whose values are added up on their own."""
+
+
 class Instant:
     """Stands for an instant in ``Spec.types``: RFC 3339 text, or whole milliseconds."""
 
 
+Windows = Callable[[int], list[tuple[int, int]]]
+"""The windows of an event time: start and end of each."""
 Record = tuple[int, int, bytes | None]
 """Offset, timestamp in milliseconds (-1: none), value."""
 
@@ -34,16 +42,45 @@ class Spec:
     types: dict[str, dict[str, tuple[type, bool]]]  # type name -> field -> (Python type, required)
     reads: tuple[str, ...]
     key: Callable[[dict[str, Any]], tuple[Any, ...]]
-    columns: dict[str, tuple[str, Callable[[dict[str, Any]], Any], Callable[[dict[str, Any]], bool]]]
+    columns: dict[str, tuple[Any, ...]]
+    """Kind, input and condition as functions of an event, and options where the kind has any."""
     size_us: int | None
     lateness_us: int = 0
+    where: Callable[[dict[str, Any]], Any] = lambda event: True
+    select: dict[str, Callable[[dict[str, Any]], Any]] | None = None
+    """An event table: what is in a row, by name."""
+    finish: dict[str, Callable[[dict[str, Any]], Any]] = field(default_factory=dict)
+    having: Callable[[dict[str, Any]], Any] = lambda row: True
+    windows: Windows | None = None
+    """Where windows are not side by side and of one size."""
+    gap_us: int | None = None
+    """Of sessions."""
+    step: Callable[[dict[str, Any] | None, dict[str, Any]], dict[str, Any] | None] | None = None
+    """A Python fold: the row of an entity after an event, from the row before it. It raises where the event is a dead letter."""
+
+    @property
+    def is_windowed(self) -> bool:
+        return self.size_us is not None or self.windows is not None or self.gap_us is not None
+
+    def windows_of(self, time: int) -> list[tuple[int, int]]:
+        if self.gap_us is not None:
+            return [(time, time + self.gap_us)]
+        if self.windows is not None:
+            return self.windows(time)
+        assert self.size_us is not None
+        start = time // self.size_us * self.size_us
+        return [(start, start + self.size_us)]
 
 
 @dataclass
 class Outcome:
     rows: dict[tuple[Any, ...], dict[str, Any]] = field(default_factory=dict)
-    late: dict[tuple[int, int], tuple[int, int, int]] = field(default_factory=dict)
-    """(partition, offset) -> (window start, event time, watermark before it)"""
+    left_out: list[dict[str, Any]] = field(default_factory=list)
+    """Rows that the condition on rows leaves out."""
+    late: dict[tuple[int, int, int], tuple[int, int]] = field(default_factory=dict)
+    """(partition, offset, window start) -> (event time, watermark before it)"""
+    lost: list[int] = field(default_factory=list)
+    """Per partition, windows that records came too late for which were folded into others."""
     dead: set[tuple[int, int]] = field(default_factory=set)
     counts: list[dict[str, int]] = field(default_factory=list)
     """Per partition, records by what became of them."""
@@ -52,7 +89,8 @@ class Outcome:
     @property
     def fits(self) -> bool:
         """Whether every whole number fits 64 bits. Where one does not there is no such table."""
-        return all(value in INT64 for row in self.rows.values() for value in row.values() if type(value) is int)
+        rows = [*self.rows.values(), *self.left_out]
+        return all(value in INT64 for row in rows for value in row.values() if type(value) is int)
 
 
 def total_order(x: float) -> int:
@@ -68,81 +106,260 @@ def identity(value: Any) -> Any:
 def fold(partitions: list[list[Record]], spec: Spec) -> Outcome:
     """``partitions``: per partition the records in offset order."""
     outcome = Outcome()
-    partials: list[dict[tuple[Any, ...], list[tuple[int, dict[str, Any]]]]] = []
+    partials: list[dict[tuple[Any, ...], Events]] = []
+    entities: dict[tuple[Any, ...], tuple[int, dict[str, Any] | None]] = {}  # of a Python fold: partition and row
     for number, records in enumerate(partitions):
         watermark: int | None = None
-        groups: dict[tuple[Any, ...], list[tuple[int, dict[str, Any]]]] = {}
+        groups: dict[tuple[Any, ...], Events] = {}
+        sessions: dict[tuple[Any, ...], list[Session]] = {}
+        lost = 0
         counts: dict[str, int] = {}
         for offset, timestamp, value in records:
             before = watermark
             fate, event = decode(value, timestamp, spec)
             if event is not None:
                 watermark = event["event_time"] if watermark is None else max(watermark, event["event_time"])
-            if fate == "folded" and event is not None:
-                start = None if spec.size_us is None else event["event_time"] // spec.size_us * spec.size_us
-                if start is not None and before is not None and before >= start + spec.size_us + spec.lateness_us:
+            if fate == "folded" and event is not None and spec.where(event) is not True:
+                fate = "filtered"
+            if fate == "folded" and event is not None and spec.select is not None:
+                outcome.rows[(number, offset)] = {name: value_of(event) for name, value_of in spec.select.items()}
+            elif fate == "folded" and event is not None and spec.step is not None:
+                if not taken_on(tuple(identity(part) for part in spec.key(event)), number, event, spec.step, entities):
+                    fate = "dead_letters"
+            elif fate == "folded" and event is not None:
+                time, key = event["event_time"], tuple(identity(part) for part in spec.key(event))
+                windows = spec.windows_of(time) if spec.is_windowed else [(None, None)]
+                late = [
+                    start
+                    for start, end in windows
+                    if end is not None and before is not None and before >= end + spec.lateness_us
+                ]
+                outcome.late |= {(number, offset, start): (time, before) for start in late}
+                if len(late) == len(windows):
                     fate = "late"
-                    outcome.late[(number, offset)] = (start, event["event_time"], before)
+                elif spec.gap_us is not None:
+                    sessions[key] = joined(sessions.get(key, []), time, event, spec.gap_us)
                 else:
-                    group = (start, *(identity(part) for part in spec.key(event)))
-                    groups.setdefault(group, []).append((event["event_time"], event))
+                    lost += len(late)
+                    for window in windows:
+                        if window[0] not in late:
+                            groups.setdefault((window, *key), []).append((time, event))
             if fate == "dead_letters":
                 outcome.dead.add((number, offset))
             counts[fate] = counts.get(fate, 0) + 1
+        for key, found in sessions.items():
+            groups |= {((session.start, session.end), *key): session.events for session in found}
         partials.append(groups)
+        outcome.lost.append(lost)
         outcome.counts.append(counts)
         outcome.watermarks.append(watermark)
-    for group in {group for groups in partials for group in groups}:
-        outcome.rows[group] = row_of(group, [groups.get(group, []) for groups in partials], spec)
-        if spec.size_us is not None:
-            end = group[0] + spec.size_us + spec.lateness_us
-            outcome.rows[group]["is_final"] = all(w is not None and w >= end for w in outcome.watermarks)
+    folded = [(window, key, row_of(parts, spec)) for (window, *key), parts in united(partials, spec)]
+    folded += [((None, None), key, dict(row)) for key, (_, row) in entities.items() if row is not None]
+    for (start, end), key, row in folded:
+        for name, value_of in spec.finish.items():
+            row[name] = value_of(row)
+        if spec.having(row) is not True:
+            outcome.left_out.append(row)
+            continue
+        row = outcome.rows[(start, *key)] = {name: value for name, value in row.items() if not name.startswith("_")}
+        if spec.is_windowed:
+            until = end + spec.lateness_us + (spec.gap_us or 0)
+            row |= {"window_end": end, "is_final": all(w is not None and w >= until for w in outcome.watermarks)}
     return outcome
 
 
-def row_of(group: tuple[Any, ...], partitions: list[list[tuple[int, dict[str, Any]]]], spec: Spec) -> dict[str, Any]:
-    """A row from the events of its group, (time, event), in each partition."""
+def taken_on(
+    key: tuple[Any, ...], partition: int, event: dict[str, Any], step: Callable[..., Any], entities: dict[Any, Any]
+) -> bool:
+    """Whether a Python fold takes the event; if so, its entity is taken on."""
+    there, row = entities.get(key, (partition, None))
+    try:
+        row = step(None if row is None else dict(row), event)
+    except ValueError:
+        return False
+    assert there == partition, "an entity of a Python fold lives in one partition"
+    entities[key] = (partition, row)
+    return True
+
+
+@dataclass
+class Session:
+    """The events of a key of which each comes less than a gap after the one before. ``events``: in offset order, behind what
+    the sessions held (each a list of its own) that an event has made one."""
+
+    start: int
+    end: int
+    events: Events
+
+
+def joined(sessions: list[Session], time: int, event: dict[str, Any], gap: int) -> list[Session]:
+    """The sessions of a key with one more event: alone, in one of them, or between two that it makes one."""
+    touched = sorted((s for s in sessions if time < s.end and s.start < time + gap), key=lambda s: s.start)
+    assert len(touched) <= 2, "no event is less than a gap away from three"
+    events = list(touched[0].events) if len(touched) == 1 else [session.events for session in touched]
+    start = min([time, *(s.start for s in touched)])
+    end = max([time + gap, *(s.end for s in touched)])
+    return [s for s in sessions if s not in touched] + [Session(start, end, [*events, (time, event)])]
+
+
+def united(partials: list[dict[tuple[Any, ...], Events]], spec: Spec) -> list[tuple[tuple[Any, ...], list[Events]]]:
+    """Groups of all partitions, and what each partition has for them, in partition order.
+
+    Sessions of a key that overlap are one; it has those of a partition in order of their starts.
+    """
+    if spec.gap_us is None:
+        groups = {group for part in partials for group in part}
+        return [(group, [part.get(group, []) for part in partials]) for group in groups]
+    by_key: dict[tuple[Any, ...], list[tuple[int, int, int, Events]]] = {}
+    for number, part in enumerate(partials):
+        for ((start, end), *key), events in part.items():
+            by_key.setdefault(tuple(key), []).append((start, end, number, events))
+    found = []
+    for key, sessions in by_key.items():
+        waiting = sorted(sessions, key=lambda session: session[:3])
+        while waiting:
+            start, until = waiting[0][:2]
+            row = []
+            while waiting and waiting[0][0] < until:
+                row.append(waiting.pop(0))
+                until = max(until, row[-1][1])
+            parts = [events for _, _, _, events in sorted(row, key=lambda session: (session[2], session[0]))]
+            found.append((((start, until), *key), parts))
+    return found
+
+
+def row_of(parts: list[Events], spec: Spec) -> dict[str, Any]:
+    """A row from what its group has in each partition."""
     row = {}
-    for name, (kind, value_of, counts) in spec.columns.items():
-        per_partition = [
-            [(time, value_of(event)) for time, event in events if counts(event) and value_of(event) is not None]
-            for events in partitions
-        ]
-        row[name] = aggregate(kind, [values for values in per_partition if values])
+    for name, (kind, value_of, counts, *options) in spec.columns.items():
+        row[name] = aggregate(kind, values_of(parts, value_of, counts), *options)
     return row
 
 
-def aggregate(kind: str, partitions: list[list[tuple[int, Any]]]) -> Any:
-    """One aggregation over the non-null values of each partition that has any, in partition order."""
-    values = [value for part in partitions for _, value in part]
+def values_of(events: Events, value_of: Callable[..., Any], counts: Callable[..., bool]) -> list[Any]:
+    """Time and value of the events that contribute, nested as they are."""
+    found: list[Any] = []
+    for item in events:
+        if isinstance(item, list):
+            found.append(values_of(item, value_of, counts))
+        elif counts(item[1]) and value_of(item[1]) is not None:
+            found.append((item[0], value_of(item[1])))
+    return found
+
+
+def flat(parts: list[Any]) -> list[tuple[int, Any]]:
+    return [one for item in parts for one in (flat(item) if isinstance(item, list) else [item])]
+
+
+def total(parts: list[Any]) -> Any:
+    """The sum from left to right, that of a part being one number; None where there is nothing to add."""
+    found = None
+    for item in parts:
+        value = total(item) if isinstance(item, list) else item[1]
+        found = value if found is None else found if value is None else found + value
+    return found
+
+
+def order_of(value: Any) -> Any:
+    """What a value is sorted by."""
+    return total_order(value) if isinstance(value, float) else value
+
+
+def aggregate(kind: str, parts: list[Any], options: dict[str, Any] | None = None) -> Any:
+    """One aggregation over non-null values (time, value), nested by partition, in partition order."""
+    options = options or {}
+    values = [value for _, value in flat(parts)]
     if kind == "count":
         return len(values)
+    if kind == "count_distinct":
+        return len({identity(value) for value in values})
     if not values:
         return None
+    if kind in ("var", "std"):
+        found = variance(parts, options["ddof"])
+        return found if found is None or kind == "var" else math.sqrt(found)
+    if kind == "quantile":
+        return quantile(sorted(map(float, values), key=total_order), **options)
+    if kind in ("collect", "top", "min_by", "max_by"):
+        # in order of partition and offset, as far as times can be equal
+        ranked = [((time, place), value) for place, (time, value) in enumerate(flat(parts))]
+        ranked.sort(key=lambda pair: pair[0])
+        if kind == "collect":
+            return [value for _, value in ranked[: options["limit"]]]
+        largest = kind == "max_by" or options.get("largest", False)
+        ranked.sort(key=lambda pair: order_of(pair[1][0]), reverse=largest)  # of equal ones the earlier stays before
+        shown = [what for _, (_, what) in ranked]
+        return shown[: options["limit"]] if kind == "top" else shown[0]
+    if isinstance(values[0], Decimal) and kind in ("sum", "mean"):
+        whole = sum(map(Fraction, values))
+        return Decimal(f"{int(whole * 100)}E-2") if kind == "sum" else float(whole / len(values))
     if kind in ("sum", "mean"):
         if isinstance(values[0], int):
             return sum(values) if kind == "sum" else sum(values) / len(values)
-        sums = []
-        for part in partitions:
-            total = part[0][1]
-            for _, value in part[1:]:
-                total = total + value
-            sums.append(total)
-        whole = sums[0]
-        for total in sums[1:]:
-            whole = whole + total
+        whole = total(parts)
         return whole if kind == "sum" else whole / len(values)
     if kind in ("min", "max"):
-        order = total_order if isinstance(values[0], float) else lambda value: value
-        return (min if kind == "min" else max)(values, key=order)
+        return (min if kind == "min" else max)(values, key=order_of)
     best = None
-    for number, part in enumerate(partitions):
-        for place, (time, value) in enumerate(part):
-            rank = (time, number, place)
-            if best is None or (rank < best[0] if kind == "first" else rank > best[0]):
-                best = (rank, value)
+    for place, (time, value) in enumerate(
+        flat(parts)
+    ):  # in order of partition and offset, as far as times can be equal
+        if best is None or ((time, place) < best[0] if kind == "first" else (time, place) > best[0]):
+            best = ((time, place), value)
     assert best is not None
     return best[1]
+
+
+def variance(parts: list[Any], ddof: int) -> float | None:
+    """Exact for whole numbers; for floats step by step, as Welford and Chan say."""
+    values = [value for _, value in flat(parts)]
+    if len(values) <= ddof:
+        return None
+    if isinstance(values[0], int):
+        mean = Fraction(sum(values), len(values))
+        return float(sum((value - mean) ** 2 for value in values) / (len(values) - ddof))
+    n, _, m2 = moments(parts)
+    return math.nan if m2 < 0 else m2 / (n - ddof)
+
+
+def moments(parts: list[Any]) -> tuple[float, float, float]:
+    """Count, mean and sum of squared distances, from left to right; what a part comes to is taken in as a whole."""
+    n, mean, m2 = 0.0, 0.0, 0.0
+    for item in parts:
+        if not isinstance(item, list):
+            n += 1
+            delta = item[1] - mean
+            mean = item[1] if n == 1 else mean + delta / n
+            m2 = 0.0 if n == 1 else m2 + delta * (item[1] - mean)
+            continue
+        there, its_mean, its_m2 = moments(item)
+        if n == 0 or there == 0:
+            n, mean, m2 = (there, its_mean, its_m2) if n == 0 else (n, mean, m2)
+            continue
+        delta = its_mean - mean
+        mean = mean + delta * (there / (n + there))
+        m2 = m2 + its_m2 + delta * delta * (n * there / (n + there))
+        n += there
+    return n, mean, m2
+
+
+def quantile(values: list[float], q: str, error: float) -> float:
+    """``values`` ascending. What the bucket of the value of that rank is told by."""
+    value = values[math.floor(Fraction(q) * (len(values) - 1))]
+    size, gamma = abs(value), (1 + error) / (1 - error)
+    if math.isnan(value) or math.isinf(value):
+        return value
+    if size < 2.2250738585072014e-308:
+        return 0.0
+    border = 1.0
+    if size > 1:
+        while border * gamma < size:
+            border *= gamma
+    else:
+        while border >= size and border > 2.2250738585072014e-308:
+            border /= gamma
+        border = max(border, 2.2250738585072014e-308)
+    return math.copysign(min(border * (1 + error), 1.7976931348623157e308), value)
 
 
 class Ambiguous:

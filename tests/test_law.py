@@ -26,7 +26,9 @@ from hypothesis import given, note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from memory_log import CONTROL, REMOVED, Entry, MemoryLog
-from random_projection import SEEDS, TYPES, Moved, Pair, entry, pairs, partitions, things, value
+from random_fold import folded_pairs, of_partition
+from random_projection import TYPES, Moved, Pair, pairs, things
+from random_records import SEEDS, entry, partitions, value
 
 from connectors import open_view
 from connectors.collect import collect
@@ -57,6 +59,9 @@ def cases(draw: st.DrawFn, *, large: bool) -> Case:
     """One view or two of other columns, a log, sometimes a later origin, and a seed of what happens."""
     log = draw(partitions(large=large))
     views = [draw(pairs("drawn", sums=large))] + ([draw(pairs("neighbour"))] if draw(st.booleans()) else [])
+    if draw(st.integers(0, 3)) == 3:
+        views[-1] = draw(folded_pairs(views[-1].projection.name))
+        log = [of_partition(entries, partition) for partition, entries in enumerate(log)]
     origin = [draw(st.integers(0, len(part))) for part in log] if draw(st.integers(0, 5)) == 5 else None
     return Case(views, log, origin, draw(SEEDS))
 
@@ -120,6 +125,21 @@ def test_whatever_happens_on_the_way_the_tables_are_those_of_a_fresh_fold(case: 
     follow(case)
 
 
+@st.composite
+def cases_of_folds(draw: st.DrawFn) -> Case:
+    """A view with a Python fold alone; whole numbers may be beyond what a state can hold."""
+    log = draw(st.booleans().flatmap(lambda large: partitions(large=large)))
+    return Case(
+        [draw(folded_pairs())], [of_partition(part, number) for number, part in enumerate(log)], None, draw(SEEDS)
+    )
+
+
+@examples(12)
+@given(case=cases_of_folds())
+def test_whatever_happens_on_the_way_a_python_fold_takes_the_same_entities_on(case: Case) -> None:
+    follow(case)
+
+
 @examples(10)
 @given(case=cases(large=True))
 def test_a_sum_that_does_not_fit_is_an_error_whatever_happens_on_the_way(case: Case) -> None:
@@ -139,7 +159,9 @@ def test_whatever_happens_on_the_way_many_times(case: Case) -> None:
 class Lives(RuleBasedStateMachine):
     """One view of a log that grows: run, stopped, failed, rebuilt, verified and collected in any order."""
 
-    @initialize(pair=pairs(), partitions=st.integers(1, 4), gaps=st.sampled_from([CONTROL, REMOVED]))
+    @initialize(
+        pair=pairs() | pairs() | folded_pairs(), partitions=st.integers(1, 4), gaps=st.sampled_from([CONTROL, REMOVED])
+    )
     def begin(self, pair: Pair, partitions: int, gaps: str) -> None:
         self.pair, self.gaps = pair, gaps
         self.store = Path(tempfile.mkdtemp(prefix="refold-lives-"))
@@ -152,7 +174,7 @@ class Lives(RuleBasedStateMachine):
         place = partition % len(self.log.partitions)
         end = self.log.ends[place]
         fresh = [entry(seed, end + n, large=False, gaps=self.gaps) for n, seed in enumerate(seeds)]
-        self.log.partitions[place].extend(fresh)
+        self.log.partitions[place].extend(of_partition(fresh, place) if self.pair.projection.fold else fresh)
         self.log.ends[place] += len(fresh)
 
     @rule(seed=SEEDS)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
+from decimal import Decimal
 from typing import Any
 
 import polars as pl
@@ -42,6 +44,10 @@ def projection(**change: Any) -> Projection:
     return Projection(**{**given, **change})
 
 
+def money(column: str, scale: int = 2) -> pl.Expr:
+    return pl.col(column).cast(pl.Decimal(38, scale), strict=False)
+
+
 def columns(**given: Aggregation) -> dict[str, Any]:
     return {"columns": given}
 
@@ -72,6 +78,19 @@ def columns(**given: Aggregation) -> dict[str, Any]:
         (columns(a=agg.count(where=pl.col("shop").str.contains(pl.col("shop")))), "fails a whole batch", "literal"),
         (columns(a=agg.count(where=pl.col("amount"))), "not bool", "condition"),
         (columns(a=agg.max(pl.col("shop") + pl.col("amount"))), "cannot be computed", "types"),
+        (columns(a=agg.sum(money("shop") + money("shop"))), "arithmetic with decimals", "cast to a Decimal at the end"),
+        (columns(a=agg.sum(pl.col("amount") * money("shop").abs())), "arithmetic with decimals", "at the end"),
+        (columns(a=agg.sum(money("shop").round(1))), "rounding of decimals", "another scale"),
+        (
+            columns(a=agg.sum(pl.when(pl.col("amount") > 1).then(money("shop")).otherwise(money("shop", 3)))),
+            "a choice of decimals of different scales",
+            "one scale",
+        ),
+        ({"key": {"price": money("shop")}}, "has type decimal128(38, 2)", "where it is no key"),
+        (columns(a=agg.var("shop")), "agg.var of string", "cast"),
+        (columns(a=agg.quantile(money("shop"), 0.5)), "agg.quantile of decimal128(38, 2)", "cast"),
+        (columns(a=agg.max_by("shoop", by="amount")), "no event has a field `shoop`", "did you mean `shop`"),
+        (columns(a=agg.top(2, by="amount", of={"x": pl.col("shop").cast(pl.Int8)})), "strict cast", "strict=False"),
         ({"allowed_lateness": dt.timedelta(seconds=-1)}, "negative", "window's end"),
     ],
 )
@@ -104,6 +123,72 @@ def test_the_fingerprint_is_of_our_own_text() -> None:
     assert projection().fingerprint == "ae214d2343b01dd71fd6ff8df4c0ed20"
 
 
+def test_what_only_some_aggregations_have_is_in_the_text_where_they_have_it() -> None:
+    """Recorded, as above."""
+    given = columns(
+        a=agg.top(2, by=pl.col("amount").abs(), of={"shop": "shop", "items": "items"}),
+        b=agg.quantile("amount", 0.99),
+        c=agg.sum(money("shop")),
+        d=agg.var("items"),
+    )
+    assert json.loads(projection(**given).definition)["columns"] == {
+        "a": {
+            "aggregation": "top",
+            "input": 'abs(col("amount"))',
+            "where": None,
+            "type": 'list<struct<"shop": string, "items": int64>>',
+            "further": {"of0": 'col("shop")', "of1": 'col("items")'},
+            "options": {"limit": 2, "largest": True, "names": ["shop", "items"]},
+        },
+        "b": {
+            "aggregation": "quantile",
+            "input": 'col("amount")',
+            "where": None,
+            "type": "double",
+            "options": {"q": 0.99, "error": 0.01},
+        },
+        "c": {
+            "aggregation": "sum",
+            "input": 'cast(col("shop"), {"Decimal": [38, 2]})',
+            "where": None,
+            "type": "decimal128(38, 2)",
+        },
+        "d": {"aggregation": "var", "input": 'col("items")', "where": None, "type": "double", "options": {"ddof": 1}},
+    }
+    others = [
+        agg.quantile("amount", 0.98),
+        agg.quantile("amount", 0.99, error=0.02),
+        agg.min_by("shop", by="amount"),
+        agg.min_by("items", by="amount"),
+        agg.max_by("shop", by="amount"),
+        agg.top(2, by="amount", of="shop"),
+        agg.top(2, by="amount", of={"shop": "shop"}),
+        agg.top(2, by="amount", of="shop", largest=False),
+        agg.collect("shop", limit=2),
+        agg.collect("shop", limit=3),
+    ]
+    assert len({projection(**columns(a=one)).fingerprint for one in others}) == len(others)
+
+
+@pytest.mark.parametrize(
+    ("make", "what"),
+    [
+        (lambda: agg.collect("shop", limit=0), "agg.collect of 0 values"),
+        (lambda: agg.top(1.5, by="amount", of="shop"), "agg.top of 1.5 values"),
+        (lambda: agg.top(1, by="amount", of={}), "agg.top of nothing"),
+        (lambda: agg.quantile("amount", 1.5), "the 1.5 quantile"),
+        (lambda: agg.quantile("amount", 0.1234567), "the 0.1234567 quantile"),
+        (lambda: agg.quantile("amount", 0.5, error=0.0), "with an error of 0.0"),
+        (lambda: agg.var("amount", ddof=2), "ddof=2"),
+    ],
+)
+def test_an_option_that_makes_no_sense_is_refused_where_it_is_said(make: Any, what: str) -> None:
+    with pytest.raises(UsageError) as error:
+        make()
+    assert what in error.value.what
+    assert error.value.do
+
+
 @pytest.mark.parametrize(
     ("expression", "text"),
     [
@@ -116,6 +201,7 @@ def test_the_fingerprint_is_of_our_own_text() -> None:
         ),
         (pl.col("a") + pl.lit(5, dtype=pl.Int8), '(col("a") + Int8(5))'),
         (pl.col("s").str.contains("^x"), 'contains(col("s"), "^x", {"literal": false, "strict": true})'),
+        (money("s") > pl.lit(Decimal("1.5")), '(cast(col("s"), {"Decimal": [38, 2]}) > Decimal([15, 38, 1]))'),
         (pl.col("t").dt.truncate("1h").alias("hour"), 'truncate(col("t"), "1h")'),
     ],
 )

@@ -5,6 +5,7 @@ Times, rates and the directory differ from machine to machine; every other chara
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import subprocess
@@ -12,10 +13,15 @@ import sys
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
+from connectors import open_log, open_view
+from flows import run
+
 README = (Path(__file__).parent.parent / "README.md").read_text()
+CARTS = [("a", 1.5), ("b", 1.0), ("a", -1.0), ("a", 2.5)]
 BIN = Path(sys.executable).parent
 
 
@@ -67,6 +73,24 @@ def test_the_commands_print_what_the_readme_says(place: Path) -> None:
             timeout=300,
         )
         assert normal(done.stdout, place) == normal(expected, place), command
+
+
+def test_the_python_fold_folds(tmp_path: Path) -> None:
+    (code,) = [block for block in re.findall(r"```python\n(.*?)```", README, re.S) if "python_fold(" in block]
+    (tmp_path / "open_carts.py").write_text(code)
+    spec = importlib.util.spec_from_file_location("open_carts", tmp_path / "open_carts.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    with mock.patch.dict(sys.modules, {"open_carts": module}):
+        spec.loader.exec_module(module)
+        now, log, store = datetime.now(UTC) - timedelta(seconds=9), str(tmp_path / "log"), tmp_path / "store"
+        filled = [module.CartFilled(subject=name, time=now, price=price) for name, price in CARTS]
+        with open_log(log) as opened:
+            opened.append(module.carts, [*filled, module.CartLeft(subject="b", time=now)])
+        run([module.open_carts], log=log, store=store, until="end")
+    view = open_view(store, "open_carts")
+    assert view.scan().collect().rows() == [("a", 2, 4.0, now)]
+    assert view.dead_letters().collect()["reason"].to_list() == ["ValueError: a negative price"]
 
 
 def test_the_example_projection_folds(place: Path) -> None:

@@ -1,0 +1,361 @@
+"""Joins, against the plainest way to say them: sort everything that is released, and look.
+
+Whatever the slices, workers, commits and pauses, at every cut the view is what ``expected`` says of the log up to there, and all of
+its tables are those of a fresh fold.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import random
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pipelines import Chopped
+
+from connectors import open_log, open_view
+from connectors.log import APPENDS
+from flows import Projection, agg, as_of, in_order, interval_join, run, stream, tumbling, verify
+from flows.committer import Pace
+from schemas import Category, Event
+from schemas.errors import UsageError
+
+US = dt.timedelta(microseconds=1)
+EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+STEP = 1_000_000
+PARTITIONS = 3
+
+
+class Opened(Event):
+    item: str | None = None
+    price: int
+    until: dt.datetime | None = None
+
+
+class Bid(Event):
+    item: str | None = None
+    amount: int
+
+
+auctions, bids = Category("auctions", [Opened]), Category("bids", [Bid])
+CATEGORIES: dict[str, Category] = {"auctions": auctions, "bids": bids}
+
+
+@dataclass(frozen=True)
+class Fact:
+    """An event and where it is. Times are whole steps, so that many are equal."""
+
+    category: str
+    partition: int
+    offset: int
+    time: int
+    item: str | None
+    number: int
+    until: int | None
+
+    @property
+    def turn(self) -> tuple[int, int, int, int]:
+        return self.time, 0 if self.category == "bids" else 1, self.partition, self.offset
+
+    def event(self) -> Event:
+        when = EPOCH + self.time * US
+        if self.category == "bids":
+            return Bid(subject=self.item, time=when, item=self.item, amount=self.number)
+        until = None if self.until is None else EPOCH + self.until * US
+        return Opened(subject=self.item, time=when, item=self.item, price=self.number, until=until)
+
+
+@st.composite
+def logs(draw: st.DrawFn) -> list[Fact]:
+    """Two categories in three partitions each, of different lengths and paces; times wander forwards."""
+    lots = random.Random(draw(st.integers(0, 2**32)))
+    facts = []
+    for category in CATEGORIES:
+        for partition in range(PARTITIONS):
+            now = 0
+            for offset in range(draw(st.sampled_from([0, 2, 8, 20, 20]))):
+                now += lots.choice([0, 0, 1, 2])
+                time = max(0, now - lots.choice([0, 0, 0, 1, 3])) * STEP
+                until = lots.choice([None, time, time + 2 * STEP, time + 5 * STEP, time - STEP])
+                facts.append(
+                    Fact(
+                        category, partition, offset, time, lots.choice(["a", "b", "c", None]), lots.randint(0, 9), until
+                    )
+                )
+    return facts
+
+
+def append(log: Any, facts: list[Fact]) -> None:
+    for name, category in CATEGORIES.items():
+        mine = sorted((f for f in facts if f.category == name), key=lambda f: (f.partition, f.offset))
+        table = category.encode([f.event() for f in mine])
+        place = pa.array([f.partition for f in mine], pa.int32())
+        log.append_batch(name, table.set_column(APPENDS.names.index("partition"), "partition", place))
+
+
+# -- the plain way
+
+
+def released(facts: list[Fact], cut: dict[str, list[int]], lateness: int) -> tuple[list[Fact], int, int | None]:
+    """The facts before the frontier in their order; how many wait; the frontier."""
+    accepted, watermarks = [], []
+    for name in CATEGORIES:
+        for partition in range(PARTITIONS):
+            watermark: int | None = None
+            for fact in sorted(
+                (f for f in facts if (f.category, f.partition) == (name, partition)), key=lambda f: f.offset
+            ):
+                if fact.offset >= cut[name][partition]:
+                    continue
+                if watermark is None or watermark < fact.time + 1 + lateness:
+                    accepted.append(fact)
+                watermark = fact.time if watermark is None else max(watermark, fact.time)
+            watermarks.append(watermark)
+    known = [watermark for watermark in watermarks if watermark is not None]
+    if len(known) < len(watermarks):
+        return [], len(accepted), None
+    frontier = min(known) - lateness
+    found = sorted((f for f in accepted if f.time < frontier), key=lambda f: f.turn)
+    return found, len(accepted) - len(found), frontier
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A join, and which pairs it gives. ``bounds``: of an interval, by the auction."""
+
+    name: str
+    lower: Any = None
+    upper: Any = None
+
+    def source(self) -> Any:
+        if self.name == "as_of":
+            return as_of(auctions, stream(bids, prefix="bid_"), on="item")
+        bounds = {
+            which: bound * US if isinstance(bound, int) else bound
+            for which, bound in (("lower", self.lower), ("upper", self.upper))
+        }
+        return interval_join(stream(auctions), stream(bids, prefix="bid_"), on={"item": "item"}, **bounds)
+
+    def pairs(self, facts: list[Fact]) -> list[tuple[Fact, Fact | None]]:
+        found: list[tuple[Fact, Fact | None]] = []
+        for i, fact in enumerate(facts):
+            earlier = [
+                f for f in facts[:i] if f.item == fact.item and f.category != fact.category and f.item is not None
+            ]
+            if self.name == "as_of":
+                if fact.category == "auctions":
+                    found.append((fact, earlier[-1] if earlier else None))
+                continue
+            for other in earlier:
+                left, right = (fact, other) if fact.category == "auctions" else (other, fact)
+                if self.near(left, right):
+                    found.append((left, right))
+        return found
+
+    def near(self, auction: Fact, bid: Fact) -> bool:
+        low, high = (self.bound(bound, auction) for bound in (self.lower, self.upper))
+        if "until" in (self.lower, self.upper) and auction.until is None:
+            return False
+        return (low is None or bid.time >= low) and (high is None or bid.time <= high)
+
+    def bound(self, bound: Any, auction: Fact) -> int | None:
+        return auction.until if bound == "until" else None if bound is None else auction.time + bound
+
+
+KINDS = [
+    Kind("as_of"),
+    Kind("interval", 0, 2 * STEP),
+    Kind("interval", -2 * STEP, 0),
+    Kind("interval", 0, "until"),
+    Kind("interval", "until", None),
+    Kind("interval", None, None),
+]
+
+
+def table_of(kind: Kind, lateness: int) -> Projection:
+    names = ["event_time", "item", "price", "bid_amount", "bid_event_time"]
+    return Projection(name="pairs", source=kind.source(), select=names, allowed_lateness=lateness * US)
+
+
+def folded_by(kind: Kind, lateness: int) -> Projection:
+    return Projection(
+        name="folded",
+        source=kind.source(),
+        key=["item"],
+        window=tumbling(5 * STEP * US),
+        allowed_lateness=lateness * US,
+        where=pl.col("price") > 0,
+        columns={
+            "n": agg.count(),
+            "bids": agg.count("bid_amount"),
+            "product": agg.sum(pl.col("price") * pl.col("bid_amount") * 0.1),
+            "last": agg.last("bid_amount"),
+        },
+    )
+
+
+def expected_pairs(pairs: list[tuple[Fact, Fact | None]], kind: Kind) -> dict[tuple[int, ...], tuple[Any, ...]]:
+    found = {}
+    for left, right in pairs:
+        place = (left.partition, left.offset)
+        if kind.name == "interval":
+            assert right is not None
+            place += (right.partition, right.offset)
+        time = left.time if right is None else max(left.time, right.time)
+        found[place] = (time, left.item, left.number, right and right.number, right and right.time)
+    return found
+
+
+def expected_groups(pairs: list[tuple[Fact, Fact | None]], frontier: int | None) -> dict[Any, dict[str, Any]]:
+    groups: dict[Any, list[tuple[int, Fact, Fact | None]]] = {}
+    for left, right in pairs:
+        time = left.time if right is None else max(left.time, right.time)
+        if left.number > 0:
+            groups.setdefault((time // (5 * STEP) * 5 * STEP, left.item), []).append((time, left, right))
+    rows = {}
+    for (start, item), members in groups.items():
+        product, last = None, None
+        for time, left, right in members:
+            if right is not None:
+                value = left.number * right.number * 0.1
+                product = value if product is None else product + value
+                last = (time, right.number)
+        rows[(start, item)] = {
+            "n": len(members),
+            "bids": sum(right is not None for _, _, right in members),
+            "product": product,
+            "last": last and last[1],
+            "is_final": frontier is not None and start + 5 * STEP <= frontier,
+        }
+    return rows
+
+
+# -- the comparison
+
+
+def microseconds(value: Any) -> Any:
+    return (value - EPOCH) // US if isinstance(value, dt.datetime) else value
+
+
+def rows_of(store: Path, name: str) -> list[dict[str, Any]]:
+    found = open_view(store, name).scan().collect().to_dicts()
+    return [{column: microseconds(value) for column, value in row.items()} for row in found]
+
+
+def check(store: Path, facts: list[Fact], kind: Kind, lateness: int) -> None:
+    view = open_view(store, "pairs")
+    seen, waiting, frontier = released(facts, view.cut, lateness)
+    pairs = kind.pairs(seen)
+    keys = list(table_of(kind, lateness).place)
+    rows = {
+        tuple(row[key] for key in keys): tuple(row[c] for c in row if c not in keys) for row in rows_of(store, "pairs")
+    }
+    assert rows == expected_pairs(pairs, kind)
+    groups = {
+        (row.pop("window_start"), row.pop("item")): {name: value for name, value in row.items() if name != "window_end"}
+        for row in rows_of(store, "folded")
+    }
+    assert groups == expected_groups(pairs, frontier)
+    places = [place for log in view.manifest.facts["log"].values() for place in log["partitions"]]
+    assert sum(place["counts"]["pending"] for place in places) == waiting
+
+
+@settings(max_examples=int(os.environ.get("REFOLD_EXAMPLES") or 12), deadline=None, print_blob=True)
+@given(logs(), st.sampled_from(KINDS), st.sampled_from([0, STEP, 4 * STEP]), st.integers(0, 2**32))
+def test_a_join_is_what_sorting_and_looking_gives_at_every_cut(
+    facts: list[Fact], kind: Kind, lateness: int, seed: int
+) -> None:
+    lots = random.Random(seed)
+    views = [table_of(kind, lateness), folded_by(kind, lateness)]
+    with tempfile.TemporaryDirectory(prefix="refold-joins-") as directory:
+        store, fresh = Path(directory) / "store", Path(directory) / "fresh"
+        with open_log(f"{directory}/log") as log:
+            for category in CATEGORIES:
+                log.create(category, PARTITIONS)
+            append(log, facts)
+            ends = {name: list(log.describe(name).ends) for name in CATEGORIES}
+            cut = {name: [0] * PARTITIONS for name in CATEGORIES}
+            for last in [False] * lots.randint(0, 3) + [True]:
+                cut = {
+                    name: [
+                        end if last else lots.randint(now, end) for now, end in zip(cut[name], ends[name], strict=True)
+                    ]
+                    for name in CATEGORIES
+                }
+                chopped: Any = Chopped(log, lots.randint(0, 2**32), 4)
+                pace = Pace(interval_s=lots.choice([0.0, 1000.0]))
+                run(views, log=chopped, store=store, until=cut, workers=lots.choice([1, 2]), pace=pace)
+                check(store, facts, kind, lateness)
+            run(views, log=log, store=fresh, until="end")
+            for view in views:
+                manifests = [open_view(place, view.name).manifest for place in (store, fresh)]
+                assert len({str({n: t.digest for n, t in m.tables.items()}) for m in manifests}) == 1
+
+
+# -- as a user meets it
+
+
+def test_verify_proves_a_join_and_its_fingerprint_knows_every_part(tmp_path: Path) -> None:
+    facts = [Fact("auctions", 0, i, i * STEP, "ab"[i % 2], i, None) for i in range(10)]
+    facts += [Fact("bids", 1, i, i * STEP, "ab"[i % 2], i, None) for i in range(10)]
+    with open_log(str(tmp_path / "log")) as log:
+        for category in CATEGORIES:
+            log.create(category, PARTITIONS)
+        append(log, facts)
+    fingerprints = set()
+    for kind in KINDS:
+        view = table_of(kind, 0)
+        store = tmp_path / view.fingerprint
+        fingerprints.add(view.fingerprint)
+        run([view], log=str(tmp_path / "log"), store=store, until="end")
+        assert verify(view, log=str(tmp_path / "log"), store=store).ok
+    assert len(fingerprints) == len(KINDS)
+
+
+@pytest.mark.parametrize(
+    ("said", "what", "do"),
+    [
+        (lambda: as_of(auctions, bids, on="item"), "both streams of the join have a column `item`", "prefix"),
+        (lambda: as_of(bids, bids, on="item"), "category `bids` with itself", "two categories"),
+        (lambda: as_of(auctions, stream(bids, prefix="b_"), on="itm"), "has a field `itm`", "known are"),
+        (lambda: as_of(auctions, stream(bids, prefix="b_"), on={"price": "item"}), "`price` is int64", "one type"),
+        (lambda: as_of(auctions, stream(bids, prefix="b_"), on={}), "a join on nothing", "name the columns"),
+        (
+            lambda: interval_join(auctions, stream(bids, prefix="b_"), on="item", lower=2 * US, upper=US),
+            "an interval join from",
+            "lower",
+        ),
+        (
+            lambda: Projection(name="v", source=in_order(bids), category=bids, select=["amount"]),
+            "neither or both of category= and source=",
+            "one of them",
+        ),
+        (
+            lambda: Projection(name="v", source=in_order(bids), events=[Bid], select=["amount"]),
+            "events= beside source=",
+            "stream(",
+        ),
+        (
+            lambda: Projection(
+                name="v",
+                source=interval_join(auctions, stream(bids, prefix="b_"), on="item", lower="price", upper=None),
+                select=["item"],
+            ),
+            "`lower` of the join is int64",
+            "instant",
+        ),
+    ],
+)
+def test_mistakes_are_found_when_it_is_said(said: Any, what: str, do: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        said()
+    assert what in str(raised.value)
+    assert do in str(raised.value)
