@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from connectors.changes import Changes
+from connectors.changes import Changes, Parts
 from connectors.chunks import contiguous
 from connectors.sorting import sorted_order
 from flows.chains import EVENT_TIME
@@ -26,6 +26,7 @@ from flows.evaluation import compute, truth
 from flows.finishing import row_changes
 from flows.fold import Delta, PartitionFold
 from flows.merge import BLOCK_GROUPS, Place, ViewMerge
+from flows.partials import Partials
 from flows.progress import Progress
 from flows.projection import Projection
 from flows.touched import Touched
@@ -38,7 +39,7 @@ from schemas.event import TIMESTAMP
 Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 TOGETHER: Place = ("", 0)
-"""Where the partials of groups are while they are made: they are not kept."""
+"""Where groups are while they are made: their partials are not kept."""
 _NONE = np.empty(0, np.int64)
 _NO_KEYS = pa.array([], pa.binary())
 
@@ -47,7 +48,7 @@ class ChainedMerge(ViewMerge):
     """``inner``: the merge of the upstream's definition; ``stored``: reads a table of the newest commit."""
 
     def __init__(self, projection: Projection, inner: ViewMerge, stored: Callable[[str], pa.Table] | None) -> None:
-        super().__init__(projection, {TOGETHER: Progress(0)}, None)
+        super().__init__(projection, {}, None)
         self.progress, self._inner = inner.progress, inner
         self._spec = upstream_spec(projection)
         self._reads = [name for name in projection.reads if name not in projection.built_in]
@@ -68,10 +69,10 @@ class ChainedMerge(ViewMerge):
         assert window is not None
         return self._inner.settled(window.ends(window.starts(instants - 1)))
 
-    def changes(self) -> dict[str, Changes]:
+    def changes(self) -> dict[str, Changes | Parts]:
         found = self._inner.changes()
         self._forget_changes()
-        return {**found, **self._taken_on(found["rows"])}
+        return {**found, **self._taken_on(_whole(found["rows"]))}
 
     # -- from changes of the upstream's rows to changes of ours
 
@@ -153,12 +154,11 @@ class ChainedMerge(ViewMerge):
         """Rows of the groups of these rows: a left fold in order of their primary key."""
         ordered = members[sorted_order(self._held.keys.keys(members))]
         fold = PartitionFold(self.projection, *TOGETHER, Progress(0), None)
-        fold.fold_in_order(self._decoded(self._held.rows(ordered)), [])
-        partials = self._partials[TOGETHER]
+        fold.fold_in_order(self._decoded(self._held.rows(ordered)), [], [])
+        partials = Partials(self.projection)
         ids = partials.put(fold.delta().groups)
-        found = self._rows(Touched.of([partials], [ids]))
-        partials.drop(ids)
-        return found
+        touched = Touched.of([partials], [ids], [True])
+        return self._table(touched.groups, partials.rows(touched.ids[0]))
 
     def _decoded(self, rows: pa.BinaryArray) -> Decoded:
         types = [self.projection.fields[name].type for name in self._reads]
@@ -170,3 +170,12 @@ class ChainedMerge(ViewMerge):
             decoded.columns[(name, kind)] = value
             decoded.invalid[(name, kind)] = np.zeros(n, np.bool_)
         return decoded
+
+
+def _whole(changes: Changes | Parts) -> Changes:
+    """Changes that are made in parts, all at once: a group may have rows in any of them."""
+    if isinstance(changes, Changes):
+        return changes
+    made = [make() for make in changes.makers]
+    deletes = [part.deletes for part in made if part.deletes is not None]
+    return Changes(pa.concat_tables([part.upserts for part in made]), pa.concat_arrays(deletes) if deletes else None)

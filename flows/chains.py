@@ -20,7 +20,9 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from flows.joins import Join
 from flows.windows import Hopping, Session
+from schemas import Category
 from schemas.errors import UsageError
 from schemas.event import TIMESTAMP, Field
 
@@ -36,12 +38,21 @@ def part_of(upstream: Projection, name: str, version: int) -> Projection:
     found.name, found.version = name, version
     found.sides = {category: part_of(side, name, version) for category, side in upstream.sides.items()}
     found.upstream = part_of(upstream.upstream, name, version) if upstream.upstream else None
+    found.bottom = found.upstream.bottom if found.upstream else found
     return found
 
 
-def fields_of(upstream: Projection) -> dict[str, Field]:
-    """The columns of its rows as fields of an event."""
-    return {field.name: Field(field.name, field.type, True) for field in upstream.schema}
+def fields_of(source: Join | Projection | None) -> dict[str, Field]:
+    """The columns of a source's rows as fields of an event."""
+    if isinstance(source, Join):
+        return source.fields()
+    return {field.name: Field(field.name, field.type, True) for field in source.schema} if source else {}
+
+
+def category_of(source: Join | Projection | None) -> Category:
+    """The category that a source begins with."""
+    assert source is not None
+    return source.left.category if isinstance(source, Join) else source.category
 
 
 def built_in(upstream: Projection) -> dict[str, pa.DataType]:
@@ -49,8 +60,10 @@ def built_in(upstream: Projection) -> dict[str, pa.DataType]:
     return {EVENT_TIME: TIMESTAMP} if upstream.window else {}
 
 
-def check(projection: Projection, upstream: Projection) -> None:
+def check(projection: Projection, upstream: Projection | None) -> None:
     """Raises ``UsageError`` for what cannot follow a projection, or be followed."""
+    if upstream is None:
+        return
     if upstream.select or upstream.fold:
         kind = "an event table" if upstream.select else "a Python fold"
         raise _wrong(projection, f"source= is {kind}", "fold columns= first, or fold the category itself a second time")

@@ -31,9 +31,10 @@ from functools import cached_property
 import polars as pl
 import pyarrow as pa
 
+from flows import decimal_rules
 from flows.accumulators import Count
 from flows.agg import Aggregation
-from flows.chains import built_in, check, fields_of, part_of
+from flows.chains import built_in, category_of, check, fields_of, part_of
 from flows.definition import definition_of
 from flows.entities import EntityStates
 from flows.expressions import render
@@ -83,6 +84,7 @@ class Projection:
         self.source = source if isinstance(source, Join) else None
         self.upstream = part_of(source, name, version) if isinstance(source, Projection) else None
         self.built_in = built_in(self.upstream) if self.upstream else BUILT_IN
+        self.bottom: Projection = self.upstream.bottom if self.upstream else self  # what is folded of events
         self.category = self._main_category(category, events)
         self.events = tuple(self.category.events if events is None else events)
         self.allowed_lateness_us = allowed_lateness // _US
@@ -91,8 +93,7 @@ class Projection:
         self.select, self.key = as_expressions(select), as_expressions(key)
         self.columns = dict(columns or {})
         self._check_kind()
-        if self.upstream:
-            check(self, self.upstream)
+        check(self, self.upstream)
         self._check_names()
         self.fields = self._readable_fields()
         self.reads = self._check_reads()
@@ -130,13 +131,9 @@ class Projection:
 
     @property
     def categories(self) -> tuple[Category, ...]:
-        source = self.bottom.source
-        return tuple(stream.category for stream in source.streams) if source else (self.category,)
-
-    @property
-    def bottom(self) -> Projection:
-        """What is folded of events: this, or the beginning of the chain of projections that this one ends."""
-        return self.upstream.bottom if self.upstream else self
+        return (
+            tuple(stream.category for stream in self.bottom.source.streams) if self.bottom.source else (self.category,)
+        )
 
     def reading(self, category: str) -> Projection:
         """What is folded of each partition of a category: this, or a side of a join, or what this is a projection of."""
@@ -249,10 +246,13 @@ class Projection:
                     f"select= and {', '.join(both)}", "an event table has one row an event: choose one of the two"
                 )
             return
-        if self.fold and (self.columns or self.window or self.source or not self.key):
+        if self.fold and (self.columns or self.window or not self.key):
             raise self._wrong(
-                "a Python fold with columns=, window= or source=, or without a key",
-                "give it a category and a key: its state is the row",
+                "a Python fold with columns= or window=, or without a key", "give it a key: its state is the row"
+            )
+        if self.fold and self.source and self.source.kind == INTERVAL:
+            raise self._wrong(
+                "a Python fold of pairs: what it refuses would be no event", "fold one stream: in_order() or as_of()"
             )
         if not self.columns and not self.fold:
             raise self._wrong("no columns", 'give at least one, for example columns={"events": agg.count()}')
@@ -269,7 +269,7 @@ class Projection:
             raise self._wrong("neither or both of category= and source=", "give one of them")
         if source is not None and events is not None:
             raise self._wrong("events= beside source=", "say it of the stream:  stream(category, SomeEvent)")
-        return category or (source.left if isinstance(source, Join) else source).category  # type: ignore[union-attr]
+        return category or category_of(source)
 
     def _sides(self) -> dict[str, Projection]:
         """The event tables that an ordered projection waits for, by category; the left one is the first."""
@@ -292,10 +292,8 @@ class Projection:
         return made
 
     def _readable_fields(self) -> dict[str, Field]:
-        if self.source is not None:
-            return self.source.fields()
-        if self.upstream is not None:
-            return fields_of(self.upstream)
+        if self.source or self.upstream:
+            return fields_of(self.source or self.upstream)
         fields: dict[str, Field] = {}
         for event in self.events:
             for field in event.fields:
@@ -372,6 +370,8 @@ class Projection:
         return types
 
     def _type_of(self, frame: pl.DataFrame, name: str, expression: pl.Expr) -> pa.DataType:
+        if fault := decimal_rules.fault(expression, frame.schema):
+            raise self._wrong(f"{words(name)} is {fault[0]}", fault[1])
         try:
             return frame.select(expression.alias(name)).to_arrow().schema.field(0).type
         except pl.exceptions.PolarsError as error:
