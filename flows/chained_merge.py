@@ -41,7 +41,6 @@ Mask = npt.NDArray[np.bool_]
 TOGETHER: Place = ("", 0)
 """Where groups are while they are made: their partials are not kept."""
 _NONE = np.empty(0, np.int64)
-_NO_KEYS = pa.array([], pa.binary())
 
 
 class ChainedMerge(ViewMerge):
@@ -148,7 +147,7 @@ class ChainedMerge(ViewMerge):
         found = pa.concat_tables(tables).combine_chunks()
         changes = row_changes(self.projection, found)
         empty = self._held.groups.keys(groups[self._held.is_empty(groups)])
-        return Changes(changes.upserts, pa.concat_arrays([empty, changes.deletes or _NO_KEYS]))
+        return Changes(changes.upserts, pa.concat_arrays([empty] if changes.deletes is None else [empty, changes.deletes]))
 
     def _folded(self, members: Ints) -> pa.Table:
         """Rows of the groups of these rows: a left fold in order of their primary key."""
