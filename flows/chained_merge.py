@@ -147,7 +147,9 @@ class ChainedMerge(ViewMerge):
         found = pa.concat_tables(tables).combine_chunks()
         changes = row_changes(self.projection, found)
         empty = self._held.groups.keys(groups[self._held.is_empty(groups)])
-        return Changes(changes.upserts, pa.concat_arrays([empty] if changes.deletes is None else [empty, changes.deletes]))
+        return Changes(
+            changes.upserts, pa.concat_arrays([empty] if changes.deletes is None else [empty, changes.deletes])
+        )
 
     def _folded(self, members: Ints) -> pa.Table:
         """Rows of the groups of these rows: a left fold in order of their primary key."""

@@ -18,6 +18,7 @@ An *event table* has no fold: ``select=["event_time", "origin"]`` (or a mapping,
 ``columns`` gives one row an event, with the columns ``partition`` (int32), ``offset`` (int64) and those selected.
 
 A *Python fold* in the place of ``columns`` (``fold=python_fold(...)``, see ``flows.python_folds``) gives one row an entity.
+``source=``, in the place of a category: a join (``flows.joins``), or another projection, whose rows are folded (``flows.chains``).
 """
 
 from __future__ import annotations
@@ -317,10 +318,9 @@ class Projection:
             if early := [root for root in expression.meta.root_names() if root in self.derive and root not in earlier]:
                 raise self._wrong(f"the derived column `{name}` reads `{early[0]}`, which comes later", "reorder them")
             earlier.add(name)
-        found = sorted(reads - set(self.derive))
+        found, known = sorted(reads - set(self.derive)), [*self.fields, *self.built_in, *self.derive]
         for name in found:
-            if name not in self.fields and name not in self.built_in:
-                known = [*self.fields, *self.built_in, *self.derive]
+            if name not in known:
                 raise self._wrong(f"no event has a field `{name}`", hint(name, known))
         return tuple(found)
 

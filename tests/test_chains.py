@@ -160,6 +160,8 @@ def test_first_and_last_go_by_the_key_of_the_source(shops: Shops) -> None:
     )
     shops.sell(("c", 1, 2), ("b", 2, 1), ("a", 3, 9), ("d", 4, 3))
     assert shops.rows(view) == [{"all": "all", "f": "b", "l": "a"}]
+    shops.sell(("e", 5, 0), ("f", 6, 5))  # whenever they come
+    assert shops.rows(view) == [{"all": "all", "f": "e", "l": "a"}]
 
 
 def test_chains_of_three_in_a_calendar(shops: Shops) -> None:
