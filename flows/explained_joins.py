@@ -5,9 +5,12 @@ from __future__ import annotations
 import datetime as dt
 from typing import Any
 
+import polars as pl
+
 from flows.explained_words import duration, expression_words
 from flows.joins import AS_OF, INTERVAL, Join
 from flows.projection import Projection
+from flows.said import as_expression
 
 _US = dt.timedelta(microseconds=1)
 
@@ -37,7 +40,7 @@ def kept_of(projection: Projection) -> list[dict[str, Any]]:
     left, right = (stream.category.name for stream in join.streams)
     if join.kind == AS_OF:
         return [
-            _kept(left, "not at all: what the other side said before is known when its turn comes", False),
+            _kept(left, "nothing: what the other side has said before is known when its turn comes", False),
             _kept(right, "the latest event of each key, for ever: as many as there are keys", True),
         ]
     return [_kept(left, *_until_upper(join)), _kept(right, *_until_lower(join))]
@@ -53,36 +56,43 @@ def _joined(join: Join) -> str:
     left, right = (stream.category.name for stream in join.streams)
     same = " and ".join(f"{left}.{one} = {right}.{other}" for one, other in join.on)
     if join.kind == INTERVAL:
-        bounds = f"not before {_bound(join, 'lower')} and not after {_bound(join, 'upper')}"
-        return f"each pair of {left} and {right} with {same}, {right} {bounds}"
+        limits = {"not before": _bound(join, "lower"), "not after": _bound(join, "upper")}
+        bounds = " and ".join(f"{word} {bound}" for word, bound in limits.items() if bound) or "at any time"
+        return f"each event of {left} with each of {right} with {same}, the latter {bounds}"
     return f"each event of {left} with the latest of {right} as of its time, {same}; nulls where there is none"
 
 
-def _bound(join: Join, which: str) -> str:
+def _bound(join: Join, which: str) -> str | None:
+    """In words about the left event; None where there is no bound."""
     said = getattr(join, which)
-    if said is None:
-        return "any time"
     if isinstance(said, dt.timedelta):
-        return f"{join.left.category.name}'s time {'-' if said < dt.timedelta(0) else '+'} {duration(abs(said // _US))}"
+        return _beside(said // _US)
     bound = join.bound(which)
-    assert bound is not None
-    return f"what {join.left.category.name} says: {expression_words(bound)}"
+    return None if bound is None else f"what the former says ({expression_words(bound)})"
+
+
+def _beside(us: int) -> str:
+    return f"{duration(abs(us))} {'before' if us < 0 else 'after'} the former" if us else "the former"
 
 
 def _until_upper(join: Join) -> tuple[str, bool]:
     if join.upper is None:
-        return "for ever: there is no upper bound", True
+        return "each event, for ever: there is no upper bound", True
     if isinstance(join.upper, dt.timedelta):
         return _until(join.upper // _US), False
-    return f"until the frontier has passed {_bound(join, 'upper')}", False
+    assert isinstance(join.upper, str | pl.Expr)
+    return (
+        f"each event, until the frontier has passed what it says ({expression_words(as_expression(join.upper))})",
+        False,
+    )
 
 
 def _until_lower(join: Join) -> tuple[str, bool]:
     if join.reach_us is None:
-        return "for ever: no length of time says how long before a left event it may be", True
+        return "each event, for ever: no length of time says how long before a left event it may be", True
     return _until(-join.reach_us), False
 
 
 def _until(us: int) -> str:
     after = f"{duration(abs(us))} {'before' if us < 0 else 'after'} its time" if us else "its time"
-    return f"until the frontier has passed {after}"
+    return f"each event, until the frontier has passed {after}"

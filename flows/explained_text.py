@@ -6,6 +6,8 @@ import textwrap
 from collections.abc import Iterator
 from typing import Any
 
+from flows.python_folds import DEAD_LETTER
+
 WIDTH, LABEL = 116, 10
 Line = tuple[str, str]
 """A label, or none, and a text."""
@@ -29,7 +31,8 @@ def _wrapped(label: str, text: str) -> list[str]:
 
 def _reads(facts: dict[str, Any]) -> Iterator[Line]:
     for reading in facts["reads"]:
-        yield "reads", f"category {reading['category']}, envelope {reading['envelope']}"
+        ahead = f"times at most {reading['max_ahead']} ahead of the record's"
+        yield "reads", f"category {reading['category']}, envelope {reading['envelope']}, {ahead}"
         for event in reading["events"]:
             columns = [
                 f"{c['column']} {c['type']}{', required' if c['required'] else ' or null'}" for c in event["columns"]
@@ -39,13 +42,10 @@ def _reads(facts: dict[str, Any]) -> Iterator[Line]:
             yield "", f" of every event: {'; '.join(common)}"
         if reading["where"]:
             yield "", f" only those for which it is true: {reading['where']}"
-        yield (
-            "",
-            (
-                " a record whose envelope, or a column named here, is bad (or required and missing) is a dead letter; "
-                f"so is one more than {reading['max_ahead']} ahead of its timestamp"
-            ),
-        )
+    yield (
+        "",
+        "A record with a bad envelope is a dead letter, and one in which a column of these is bad, or required and missing",
+    )
 
 
 def _rows(facts: dict[str, Any]) -> Iterator[Line]:
@@ -68,7 +68,7 @@ def _waits(facts: dict[str, Any]) -> Iterator[Line]:
     if facts["waits"]:
         yield "waits", facts["waits"]["frontier"]
     for kept in facts["kept"]:
-        yield "", f" events of {kept['category']} are kept {kept['words']}"
+        yield "", f" kept of {kept['category']}: {kept['words']}"
 
 
 def _times(facts: dict[str, Any]) -> Iterator[Line]:
@@ -84,6 +84,9 @@ def _times(facts: dict[str, Any]) -> Iterator[Line]:
 def _columns(facts: dict[str, Any]) -> Iterator[Line]:
     for label, column in _labelled("columns", facts["columns"]):
         yield label, f"{column['column']} {column['type']}: {column['is']}"
+    if fold := facts["fold"]:
+        failed = "is a dead letter" if fold["on_error"] == DEAD_LETTER else "stops the run"
+        yield "fold", f"{fold['function']}, one event after the other; an event at which it raises {failed}"
     if facts["hidden"]:
         yield "", f"not shown: {', '.join(facts['hidden'])}"
     if facts["having"]:
@@ -94,6 +97,7 @@ def _state(facts: dict[str, Any]) -> Iterator[Line]:
     state = facts["state"]
     if state is None:
         yield "state", "none: rows are not touched again"
+        yield from _waiting(facts)
         return
     label = "state"
     for column in state["columns"]:
@@ -106,14 +110,20 @@ def _state(facts: dict[str, Any]) -> Iterator[Line]:
     yield "memory", _formula(facts)
     for text in state["grows"]:
         yield "", f" and {text}"
+    yield from _waiting(facts)
+
+
+def _waiting(facts: dict[str, Any]) -> Iterator[Line]:
+    if facts["waits"]:
+        yield "", " and the columns of the events that wait or are kept, which are rows of the table `pending` as well"
 
 
 def _formula(facts: dict[str, Any]) -> str:
     state = facts["state"]
-    kept = "that are not final" if facts["window"] else "of the view, for ever,"
-    of = "groups" if facts["waits"] else "groups, counted in each partition that has events of them,"
-    twice = f"{state['copies']} (the fold and the merge) x {state['bytes']} bytes, up to {state['spare']} times that as arrays grow"
-    return f"{of} {kept} x {twice}"
+    groups = "a group that is not final" if facts["window"] else "a group: none is ever final"
+    each = groups if facts["waits"] else f"{groups}, in each partition that has events of it"
+    size = f"partials x {state['bytes']} bytes x {state['copies']} (the fold and the merge)"
+    return f"{size}, up to {state['spare']} times that as arrays grow. A partial is {each}"
 
 
 def _merge(facts: dict[str, Any]) -> Iterator[Line]:

@@ -7,7 +7,7 @@ so that what is said is what is done. Neither log nor store is opened, but for `
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -36,13 +36,14 @@ def explain(projection: Projection) -> dict[str, Any]:
         "projection": projection.title,
         "fingerprint": projection.fingerprint,
         "one_row": one_row(projection),
-        "reads": [_reading(side) for side in readers(projection)],
+        "reads": [_reading(side, projection) for side in readers(projection)],
         "waits": waiting_of(projection),
         "derive": _said(projection.derive),
         "where": _condition(projection.where),
         "key": _key(projection),
         "window": _window(projection.window),
         "finality": _finality(projection),
+        "fold": _fold(projection),
         "columns": _columns(projection),
         "hidden": [field.name for field in projection.folded_schema if is_hidden(field.name)]
         + [name for name in projection.finish if is_hidden(name)],
@@ -82,19 +83,23 @@ def one_row(projection: Projection) -> str:
     """What a row of the view stands for."""
     if projection.select:
         return "each event" if len(projection.place) == 2 else "each pair of events"
-    key = ", ".join(projection.key)
     if projection.fold:
-        return f"each {key} that there is"
-    if projection.window is None:
-        return f"each {key}"
+        return f"each {_listed(projection.key)} that there is"
     kind = "session" if isinstance(projection.window, Session) else "window"
-    return f"each {kind} and {key}" if key else f"each {kind}"
+    return f"each {_listed([*[kind] * (projection.window is not None), *projection.key])}"
+
+
+def _listed(names: Iterable[str]) -> str:
+    """``a, b and c``"""
+    *others, last = names
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 # -- what is read
 
 
-def _reading(side: Projection) -> dict[str, Any]:
+def _reading(side: Projection, whole: Projection) -> dict[str, Any]:
+    """Of one category. What the projection itself filters is told beside its derived columns."""
     kinds = BUILT_IN | {name: field.type for name, field in side.fields.items()}
     return {
         "category": side.category.name,
@@ -114,8 +119,15 @@ def _reading(side: Projection) -> dict[str, Any]:
             }
             for event in side.events
         ],
-        "where": _condition(side.where),
+        "where": _condition(side.where) if side is not whole else None,
     }
+
+
+def _fold(projection: Projection) -> dict[str, str] | None:
+    fold = projection.fold
+    if fold is None:
+        return None
+    return {"function": fold.function.__qualname__, "state": fold.state.__name__, "on_error": fold.on_error}
 
 
 def _said(named: Mapping[str, pl.Expr]) -> dict[str, str]:
@@ -170,18 +182,18 @@ def _finality(projection: Projection) -> dict[str, Any] | None:
     """When an event is late, and when a row stays as it is."""
     window, lateness = projection.window, projection.allowed_lateness_us
     before = "the watermark of its partition before it"
-    more = f" by {duration(lateness)}" if lateness else ""
+    more = f" + {duration(lateness)}" if lateness else ""
     if projection.source is not None:
         late = f"{before} is beyond its time{f' by more than {duration(lateness)}' if lateness else ''}"
     elif window is None:
         return None
     elif isinstance(window, Hopping):
-        late = f"{before} has passed the ends of all its windows{more}; one that is late for some is folded into the others"
+        late = f"{before} has reached the end{more} of all its windows; one that is late for some of them is folded into the others"
     else:
         end = "of the session that it would be alone" if isinstance(window, Session) else "of its window"
-        late = f"{before} has passed the end {end}{more}"
+        late = f"{before} has reached the end {end}{more}"
     held = projection.held_us
-    final = f"the watermark of every partition has passed window_end{f' by {duration(held)}' if held else ''}"
+    final = f"the watermark of every partition has reached window_end{f' + {duration(held)}' if held else ''}"
     return {"allowed_lateness_us": lateness, "late": late, "final": final if window else None}
 
 
