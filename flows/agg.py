@@ -158,19 +158,28 @@ def collect(column: Input, *, limit: int, where: pl.Expr | None = None) -> Aggre
 
 
 def top(
-    n: int, *, by: Input, of: Input | Mapping[str, Input], largest: bool = True, where: pl.Expr | None = None
+    n: int,
+    *,
+    by: Input,
+    of: Input | Mapping[str, Input],
+    largest: bool = True,
+    ties: bool = False,
+    where: pl.Expr | None = None,
 ) -> Aggregation:
     """The ``n`` events with the greatest ``by`` (``largest=False``: the least), greatest first, as a list of what ``of`` is in each.
 
     Several named values give a list of structs. Events whose ``by`` is null are skipped; values may be null. Of equal ``by`` the
-    earliest event comes first: by event time, then partition, then offset.
+    earliest event comes first: by event time, then partition, then offset. With ``ties=True`` all events whose ``by`` is that of the
+    ``n``-th are in the list (as with SQL's ``RANK() <= n``), however many they are.
 
     >>> fold(top(2, by="price", of="shop"), shop=["a", "b", "c"], price=[3.0, 1.0, 3.0])
     ['a', 'c']
     >>> fold(top(1, by="price", of={"shop": "shop", "cost": "price"}), shop=["a", "b"], price=[3.0, 5.0])
     [{'shop': 'b', 'cost': 5.0}]
+    >>> fold(top(1, by="price", of="shop", ties=True), shop=["a", "b", "c"], price=[3.0, 1.0, 3.0])
+    ['a', 'c']
     """
-    options: dict[str, Any] = {"limit": _limit("top", n), "largest": bool(largest)}
+    options: dict[str, Any] = {"limit": _limit("top", n), "largest": bool(largest), **({"ties": True} if ties else {})}
     if not isinstance(of, Mapping):
         return _aggregation("top", by, where, further={"of": _expression(of)}, options=options)
     if not of:

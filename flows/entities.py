@@ -203,6 +203,8 @@ def python_values(array: pa.Array) -> Values:
         return known[np.asarray(array.indices.fill_null(-1))].tolist()
     if array.type == pa.string():
         return array.to_numpy(zero_copy_only=False).tolist()
+    if pa.types.is_decimal(array.type):
+        return array.to_pylist()
     if pa.types.is_floating(array.type) or pa.types.is_boolean(array.type):
         return array.to_pylist() if array.null_count else array.to_numpy(zero_copy_only=False).tolist()
     numbers = array.cast(pa.int32()).cast(pa.int64()) if array.type == pa.date32() else array.cast(pa.int64())

@@ -28,19 +28,29 @@ Blobs = npt.NDArray[Any]
 BYTES_MAX = 2**31 - 1
 ALL = 2**62
 """A limit that limits nothing."""
+NO_TIES = -1
+"""``ties``: entries beyond the limit stay, too, as long as their keys differ from the last one within it in so many last bytes only."""
 
 
-def packed(groups: Ints, count: int, keys: pa.BinaryArray, payloads: pa.BinaryArray, limit: int, unique: bool) -> Blobs:
+def packed(
+    groups: Ints,
+    count: int,
+    keys: pa.BinaryArray,
+    payloads: pa.BinaryArray,
+    limit: int,
+    unique: bool,
+    ties: int = NO_TIES,
+) -> Blobs:
     """A blob for each of ``count`` groups, of rows in offset order: the first ``limit`` entries by key, and of equal keys all,
     or only the first (``unique``)."""
     order = sorted_order(keys)
     order = order[np.argsort(groups[order], kind="stable")]
-    return _blobs(*_pack(groups, order, count, *binary_buffers(keys), *binary_buffers(payloads), limit, unique))
+    return _blobs(*_pack(groups, order, count, *binary_buffers(keys), *binary_buffers(payloads), limit, unique, ties))
 
 
-def joined(some: Blobs, later: Blobs, limit: int, unique: bool) -> Blobs:
+def joined(some: Blobs, later: Blobs, limit: int, unique: bool, ties: int = NO_TIES) -> Blobs:
     """The entries of both, blob by blob; of equal keys those of ``some`` come first, or alone (``unique``)."""
-    data, offsets = _join(*_buffers(some), *_buffers(later), limit, unique)
+    data, offsets = _join(*_buffers(some), *_buffers(later), limit, unique, ties)
     if len(offsets) == 0:
         msg = "a stored partial is no list of entries"
         raise DataError(msg, do="rebuild the view")
@@ -154,6 +164,11 @@ def _order(a: Bytes, a_start: int, a_end: int, b: Bytes, b_start: int, b_end: in
 
 
 @kernel
+def _ties(a: Bytes, a_start: int, a_end: int, b: Bytes, b_start: int, b_end: int, ties: int) -> bool:
+    return _order(a, a_start, a_end - ties, b, b_start, b_end - ties) == 0
+
+
+@kernel
 def _copy(data: Bytes, start: int, end: int, out: Bytes, at: int) -> int:
     for k in range(end - start):
         out[at + k] = data[start + k]
@@ -162,7 +177,16 @@ def _copy(data: Bytes, start: int, end: int, out: Bytes, at: int) -> int:
 
 @maker
 def _pack(
-    groups: Ints, order: Ints, count: int, keys: Bytes, key_at: Ints, data: Bytes, at: Ints, limit: int, unique: bool
+    groups: Ints,
+    order: Ints,
+    count: int,
+    keys: Bytes,
+    key_at: Ints,
+    data: Bytes,
+    at: Ints,
+    limit: int,
+    unique: bool,
+    ties: int,
 ) -> tuple[Bytes, Ints]:
     """``order``: of the rows, by group and key."""
     size = np.int64(0)
@@ -182,7 +206,10 @@ def _pack(
             and unique
             and _order(keys, key_at[last], key_at[last + 1], keys, key_at[row], key_at[row + 1]) == 0
         )
-        if taken < limit and not again:
+        is_in = taken < limit or (
+            ties >= 0 and _ties(keys, key_at[last], key_at[last + 1], keys, key_at[row], key_at[row + 1], ties)
+        )
+        if is_in and not again:
             end = _put_length(out, end, key_at[row + 1] - key_at[row])
             end = _put_length(out, end, at[row + 1] - at[row])
             end = _copy(keys, key_at[row], key_at[row + 1], out, end)
@@ -194,7 +221,7 @@ def _pack(
 
 
 @maker
-def _join(a: Bytes, a_at: Ints, b: Bytes, b_at: Ints, limit: int, unique: bool) -> tuple[Bytes, Ints]:
+def _join(a: Bytes, a_at: Ints, b: Bytes, b_at: Ints, limit: int, unique: bool, ties: int) -> tuple[Bytes, Ints]:
     """No offsets at all where the bytes are no entries."""
     n = len(a_at) - 1
     out, offsets, end = np.empty(a_at[n] - a_at[0] + b_at[n] - b_at[0], np.uint8), np.zeros(n + 1, np.int64), 0
@@ -205,12 +232,20 @@ def _join(a: Bytes, a_at: Ints, b: Bytes, b_at: Ints, limit: int, unique: bool) 
             p_key, p_payload, p_next = _entry(a, p, p_end)
         if q < q_end:
             q_key, q_payload, q_next = _entry(b, q, q_end)
-        while (p < p_end or q < q_end) and taken < limit:
+        last, last_end = np.int64(0), np.int64(0)  # the key that was put last
+        while (p < p_end or q < q_end) and (taken < limit or ties >= 0):
             if p_next < 0 or q_next < 0:
                 return out[:0], offsets[:0]
             order = 1 if p == p_end else -1
             if p < p_end and q < q_end:
                 order = _order(a, p_key, p_payload, b, q_key, q_payload)
+            if taken >= limit:
+                if order <= 0 and not _ties(out, last, last_end, a, p_key, p_payload, ties):
+                    break
+                if order > 0 and not _ties(out, last, last_end, b, q_key, q_payload, ties):
+                    break
+            last, last_end = (p_key - p, p_payload - p) if order <= 0 else (q_key - q, q_payload - q)
+            last, last_end = end + last, end + last_end
             if order <= 0:
                 end = _copy(a, p, p_next, out, end)
                 p = p_next

@@ -14,7 +14,6 @@ from typing import Any
 
 import polars as pl
 
-from flows import decimal_rules
 from schemas.errors import UsageError
 
 OPERATORS = {
@@ -62,8 +61,6 @@ def _render(node: Any, where: str) -> str:
     (kind, body), *rest = node.items() if isinstance(node, dict) else [(str(node), None)]
     if kind not in _NODES or rest:
         raise _refused(where, f"`{kind}`", "use element-wise expressions: one row's value from that row's columns")
-    if fault := decimal_rules.fault(node):
-        raise _refused(where, *fault)
     return _NODES[kind](body, where)
 
 

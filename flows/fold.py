@@ -127,17 +127,38 @@ class PartitionFold:
         self.progress.count(len(verdicts), counts)
         self._advance(part, hashes, watermark)
 
-    def fold_in_order(self, decoded: Decoded, places: Sequence[pa.Array]) -> None:
-        """Fold rows whose turn has come: none of them is late or dead. ``places``: the key of an event table."""
+    def fold_in_order(self, decoded: Decoded, places: Sequence[pa.Array], of: Sequence[pa.Array]) -> Ints:
+        """Fold rows whose turn has come: none of them is late. ``places``: the key of an event table; ``of``: category, partition and
+        offset of the events. Returns the rows that a Python fold refused, which are dead letters."""
         n = len(decoded.event_time)
         passes = self._passes(decoded)
         rows = None if not len(passes) or passes.all() else np.flatnonzero(passes)
+        self.progress.next_offset += n
+        if self._entities is not None:
+            return self._take_on_in_order(self._entities, decoded, np.arange(n) if rows is None else rows, of)
         if self._event_rows is not None:
             self._event_rows.add(places, rows, self._evaluate(decoded, rows))
         elif rows is None or len(rows):
             starts = self.projection.window.starts(decoded.event_time) if self.projection.window else None
             self._fold_rows(decoded, rows, starts, self._hops(decoded, starts, np.full(n, NO_WATERMARK)))
-        self.progress.next_offset += n
+        return np.empty(0, np.int64)
+
+    def _take_on_in_order(self, entities: Entities, decoded: Decoded, rows: Ints, of: Sequence[pa.Array]) -> Ints:
+        """The same with a Python fold. The bytes of what it refuses are no longer at hand: the place says where they are."""
+        values = self._evaluate(decoded, rows)
+        ids = self._group_ids([values[f"key:{name}"] for name in self.projection.key], len(rows))
+        category, partition, offset = (column.take(pa.array(rows)) for column in of)
+        refused = entities.run(
+            self._partials.states[0], ids, values, lambda i: f"{category[i]}/{partition[i]} at offset {offset[i]}"
+        )
+        self._mark_changed(without_rows(ids, refused))
+        found = np.array(sorted(refused), np.int64)
+        if len(found):
+            place = [column.take(pa.array(found)) for column in (category, partition, offset)]
+            bytes_ = pa.nulls(len(found), pa.binary())
+            reasons = pa.array([refused[row] for row in found.tolist()], pa.string())
+            self._dead.append(pa.record_batch([*place, bytes_, bytes_, reasons], schema=DEAD_LETTERS))
+        return rows[found]
 
     def delta(self, *, end: bool = False) -> Delta:
         """Everything since the last delta; closed windows are then forgotten here (the view keeps them until final)."""

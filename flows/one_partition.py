@@ -1,7 +1,7 @@
 """An entity of a Python fold lives in one partition: between partitions there is no order to fold its events in.
 
-The seam for more: events of one entity that lie in several partitions need a place where all of them come together in an order
-that follows from the log alone. Until there is one, such an entity is an error, never a guess.
+Events of one entity that lie in several partitions need a place where all of them come together in an order that follows from
+the log alone: ``source=in_order(...)``. Without it such an entity is an error, never a guess.
 """
 
 from __future__ import annotations
@@ -33,5 +33,5 @@ def check_one_partition(projection: Projection, touched: Touched, places: Sequen
         f"view {projection.title} has a Python fold, and events of one entity are in several partitions",
         where=f"{key} in {' and '.join(holding)}",
         why="a Python fold takes the events of an entity in offset order; between partitions there is none",
-        do="key it by what the events are partitioned by (mostly the subject), or say it with columns=",
+        do="key it by what the events are partitioned by (mostly the subject)\nor fold all partitions in one order:  source=in_order(category)",
     )

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from connectors.changes import Changes
-from flows.fold import PartitionFold
+from flows.fold import Delta, PartitionFold
 from flows.matching import Matches, matching
 from flows.merge import Place, ViewMerge, split_partials
 from flows.progress import NO_WATERMARK, Progress
@@ -52,6 +52,8 @@ class OrderedMerge(ViewMerge):
         inner: Callable[[Projection, Mapping[Place, Progress], pa.Table | None], ViewMerge],
     ) -> None:
         self._arrived: dict[str, list[pa.RecordBatch]] = {category: [] for category in projection.sides}
+        self._told = {place: facts.copy() for place, facts in progress.items()}
+        self._refused = dict.fromkeys(progress, 0)
         super().__init__(projection, progress, None)
         partials = stored("partials") if stored else None
         here = Progress(0, self._least_watermark())
@@ -73,6 +75,10 @@ class OrderedMerge(ViewMerge):
         for held in self._matching.kept:
             held.stored[:] = SEEN
 
+    def add(self, delta: Delta) -> None:
+        self._told[(delta.category, delta.partition)] = delta.progress.copy()
+        super().add(delta)
+
     def _take(self, place: Place, groups: pa.RecordBatch) -> None:
         self._arrived[place[0]].append(groups)
         self.changed_groups += groups.num_rows
@@ -90,7 +96,9 @@ class OrderedMerge(ViewMerge):
     def _tables(self) -> dict[str, Changes]:
         watermark = self._least_watermark()
         self._fold.progress.watermark = watermark
-        self._inner.add(self._fold.delta())
+        folded = self._fold.delta()
+        self._dead.append(folded.dead_letters)
+        self._inner.add(folded)
         found = self._inner.changes()
         return {"rows": found["rows"], "partials": found["partials"], "pending": self._pending_changes(watermark)}
 
@@ -144,20 +152,26 @@ class OrderedMerge(ViewMerge):
         places = [
             _picked(matches, int(name.startswith("right_")), name.removeprefix("right_")) for name in projection.place
         ]
-        self._fold.fold_in_order(decoded, places)
+        left = next(iter(projection.sides))
+        partition, offset = (_picked(matches, 0, name) for name in ("partition", "offset"))
+        of = [pa.repeat(pa.scalar(left, pa.string()), n), partition, offset]
+        for row in self._fold.fold_in_order(decoded, places, of).tolist():
+            self._refused[(left, partition[row].as_py())] += 1
 
     # -- the books, and what is remembered
 
     def _settle_counts(self) -> None:
-        """A partition counts as folded what was in time: here it is told apart from what still waits."""
+        """A partition counts as folded what was in time: here it is told apart from what still waits, and from what was refused."""
         for category, held in self._waiting.items():
             partitions = np.asarray(held.table.column("partition").combine_chunks()).astype(np.int64)
             waiting = np.bincount(partitions, minlength=1)
-            for (name, partition), facts in self.progress.items():
-                if name == category:
-                    accepted = facts.counts["folded"] + facts.counts["pending"]
-                    facts.counts["pending"] = int(waiting[partition]) if partition < len(waiting) else 0
-                    facts.counts["folded"] = accepted - facts.counts["pending"]
+            for place, facts in self.progress.items():
+                if place[0] == category:
+                    told, refused = self._told[place].counts, self._refused[place]
+                    pending = int(waiting[place[1]]) if place[1] < len(waiting) else 0
+                    facts.counts["pending"] = pending
+                    facts.counts["folded"] = told["folded"] + told["pending"] - pending - refused
+                    facts.counts["dead_letters"] = told["dead_letters"] + refused
 
     def _pending_changes(self, watermark: int) -> Changes:
         """Rows that the table has not, or not as they are, and keys of those that it should not have."""

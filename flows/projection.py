@@ -31,6 +31,7 @@ from functools import cached_property
 import polars as pl
 import pyarrow as pa
 
+from flows import decimal_rules
 from flows.accumulators import Count
 from flows.agg import Aggregation
 from flows.definition import definition_of
@@ -237,10 +238,13 @@ class Projection:
                     f"select= and {', '.join(both)}", "an event table has one row an event: choose one of the two"
                 )
             return
-        if self.fold and (self.columns or self.window or self.source or not self.key):
+        if self.fold and (self.columns or self.window or not self.key):
             raise self._wrong(
-                "a Python fold with columns=, window= or source=, or without a key",
-                "give it a category and a key: its state is the row",
+                "a Python fold with columns= or window=, or without a key", "give it a key: its state is the row"
+            )
+        if self.fold and self.source and self.source.kind == INTERVAL:
+            raise self._wrong(
+                "a Python fold of pairs: what it refuses would be no event", "fold one stream: in_order() or as_of()"
             )
         if not self.columns and not self.fold:
             raise self._wrong("no columns", 'give at least one, for example columns={"events": agg.count()}')
@@ -356,6 +360,8 @@ class Projection:
         return types
 
     def _type_of(self, frame: pl.DataFrame, name: str, expression: pl.Expr) -> pa.DataType:
+        if fault := decimal_rules.fault(expression, frame.schema):
+            raise self._wrong(f"{words(name)} is {fault[0]}", fault[1])
         try:
             return frame.select(expression.alias(name)).to_arrow().schema.field(0).type
         except pl.exceptions.PolarsError as error:

@@ -72,6 +72,7 @@ CODE = (
     types.WrapperDescriptorType,
     types.ClassMethodDescriptorType,
 )
+MISSING = object()
 DISTURBING = ("STORE_GLOBAL", "DELETE_GLOBAL")
 
 
@@ -123,7 +124,9 @@ class _Search:
         said, rest = ".".join(reference), reference[1:]
         while isinstance(value, types.ModuleType) and rest:
             _refuse_impure(f"{value.__name__}.{rest[0]}", said, where)
-            value, rest = getattr(value, rest[0], None), rest[1:]
+            value, rest = getattr(value, rest[0], MISSING), rest[1:]
+        if value is MISSING:
+            raise _refused(f"`{said}` is not there yet", where, "define it above the projection")
         full = _full_name(value)
         _refuse_impure(".".join([full, *rest[:1]]) if isinstance(value, type) else full, said, where)
         if isinstance(value, enum.Enum):
@@ -149,9 +152,13 @@ class _Space:
         self.names = {*self._inner, *_global_names(function.__code__)}
 
     def value(self, name: str) -> Any:
-        if name in self._inner:
-            return self._inner[name].cell_contents
-        return self._globals.get(name, getattr(builtins, name, None))
+        """``MISSING`` where there is no such thing, or not yet."""
+        try:
+            if name in self._inner:
+                return self._inner[name].cell_contents
+        except ValueError:
+            return MISSING
+        return self._globals.get(name, getattr(builtins, name, MISSING))
 
 
 def _functions(thing: types.FunctionType | type) -> list[types.FunctionType]:

@@ -30,6 +30,8 @@ from schemas.compiled import maker
 from schemas.hashing import binary_buffers
 
 Bytes = npt.NDArray[np.uint8]
+AFTER_ALL = b"\xff" * 8
+"""In the place of a key's event time: behind all of them."""
 
 
 class Entries(Count):
@@ -38,6 +40,7 @@ class Entries(Count):
     fields: ClassVar[dict[str, Any]] = {"n": np.int64, "entries": bytes}
     limit = entries.ALL
     unique = False
+    ties = entries.NO_TIES
 
     def update(self, state: State, ids: Ints, ok: Mask, values: pa.Array | None, time: Ints) -> None:
         assert values is not None
@@ -48,15 +51,15 @@ class Entries(Count):
             return
         local, firsts = distinct_rows([pa.array(ids)])
         groups = ids[firsts]
-        blobs = entries.packed(local, len(groups), *self._entries(values, time), self.limit, self.unique)
+        blobs = entries.packed(local, len(groups), *self._entries(values, time), self.limit, self.unique, self.ties)
         state["n"][groups] += np.bincount(local, minlength=len(groups))
         self._join(state, groups, blobs)
 
     def _join(self, state: State, groups: Ints, blobs: Blobs) -> None:
-        state["entries"][groups] = entries.joined(state["entries"][groups], blobs, self.limit, self.unique)
+        state["entries"][groups] = entries.joined(state["entries"][groups], blobs, self.limit, self.unique, self.ties)
 
     def merge(self, into: State, other: State) -> None:
-        into["entries"] = entries.joined(into["entries"], other["entries"], self.limit, self.unique)
+        into["entries"] = entries.joined(into["entries"], other["entries"], self.limit, self.unique, self.ties)
         into["n"] = into["n"] + other["n"]
 
     def _entries(self, values: pa.Array, time: Ints) -> tuple[pa.BinaryArray, pa.BinaryArray]:
@@ -85,11 +88,18 @@ class Limited(Entries):
         wanted = ~full
         wanted[full] = first[full] < last[full]
         super()._join(state, groups[wanted], blobs[wanted])
-        state["last"][groups[wanted]] = entries.keys_at(state["entries"][groups[wanted]], self.limit)
+        state["last"][groups[wanted]] = self._last(state["entries"][groups[wanted]])
 
     def merge(self, into: State, other: State) -> None:
         super().merge(into, other)
-        into["last"] = entries.keys_at(into["entries"], self.limit)
+        into["last"] = self._last(into["entries"])
+
+    def _last(self, blobs: Blobs) -> Blobs:
+        """The key that others must be before; where ties stay, behind all that are equal."""
+        found = entries.keys_at(blobs, self.limit)
+        if self.ties >= 0:
+            found[:] = [None if key is None else key[: -self.ties] + AFTER_ALL for key in found]
+        return found
 
 
 class Collect(Limited):
@@ -116,6 +126,7 @@ class Ranked(Limited):
         self.further = tuple(f"{part}:{name}" for part in aggregation.further)
         self._kinds, self._options = kinds, aggregation.options
         self.limit = self._options.get("limit", 1)
+        self.ties = len(AFTER_ALL) if self._options.get("ties") else entries.NO_TIES
         self._largest = aggregation.kind == "max_by" or self._options.get("largest", False)
         names = self._options.get("names")
         self._item = pa.struct(list(zip(names, kinds, strict=True))) if names else kinds[0]

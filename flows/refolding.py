@@ -18,22 +18,26 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from connectors.manifest import Manifest, from_bytes, to_bytes
 from flows.projection import Projection
 from schemas.errors import RefoldError, StoreError
 
 if TYPE_CHECKING:
+    from flows.job import Job
     from flows.verification import Refold
+
+Place = tuple[str, int]
 
 SEEDS = ("4242", "1717")
 ZONES = ("XXX-13", "XXX+11")
 SHIFT_S = 400 * 86_400
-NOT_THERE = 78
-"""Exit code of a process in which the projection is not to be found."""
 LOOK_S = 0.05
+TELL_S = 0.2
 
 
 def elsewhere(projection: Projection, manifest: Manifest, place: Path, how: Refold) -> str | None:
@@ -56,22 +60,47 @@ def elsewhere(projection: Projection, manifest: Manifest, place: Path, how: Refo
         "raw": how.raw,
     }
     command = [sys.executable, "-m", "flows.refolding"]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen(command, env=_environment(), **pipes) as child:  # type: ignore[call-overload]
+    told = _Told()
+    if how.watch:
+        how.watch(told)  # type: ignore[arg-type]
+    with subprocess.Popen(command, env=_environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdin is not None and child.stdout is not None
+        listener = threading.Thread(target=told.listen, args=(child.stdout,), daemon=True)
+        listener.start()
         child.stdin.write(json.dumps(task).encode() + b"\n")
         child.stdin.flush()
         while child.poll() is None:
             if how.stop.wait(LOOK_S):
                 child.terminate()
                 child.wait()
-        said = child.stdout.read()
-    if child.returncode == NOT_THERE:
-        return said.decode(errors="replace")
-    if said:
-        raise pickle.loads(base64.b64decode(said))  # of our own child
-    if child.returncode and not how.stop.is_set():
+        listener.join()
+    if told.error is not None:
+        raise told.error
+    if told.why is None and child.returncode and not how.stop.is_set():
         raise StoreError(f"the process that folds the view again ended with {child.returncode}", do="verify it again")
-    return None
+    return told.why
+
+
+@dataclass
+class _Told:
+    """What the other process has said: how far it is (as a job would say it), and how it ended."""
+
+    until: object = "end"
+    begins: dict[Place, int] = field(default_factory=dict)
+    ends: dict[Place, int] = field(default_factory=dict)
+    positions: dict[Place, int] = field(default_factory=dict)
+    why: str | None = None
+    error: Exception | None = None
+
+    def listen(self, lines: IO[bytes]) -> None:
+        for line in lines:
+            said = json.loads(line)
+            self.why = said.get("why")
+            if "error" in said:
+                self.error = pickle.loads(base64.b64decode(said["error"]))  # of our own child
+            for category, partition, begin, end, position in said.get("places", ()):
+                place = (category, partition)
+                self.begins[place], self.ends[place], self.positions[place] = begin, end, position
 
 
 def _home_of(projection: Projection) -> tuple[str, str] | None:
@@ -101,33 +130,56 @@ def _environment() -> dict[str, str]:
 
 
 def main() -> int:
-    """Do the task that stands on the first line of standard input."""
+    """Do the task that stands on the first line of standard input; say on standard output how far it is."""
     task = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _shift_clocks()
     from flows.stopping import stop_on_signals
     from flows.verification import Refold, fold_in
 
-    said = os.fdopen(os.dup(1), "wb")
+    stop = stop_on_signals()
+    out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a module prints when it is imported
+
+    def say(**facts: Any) -> None:
+        print(json.dumps(facts), file=out, flush=True)
+
     module, name = task["home"]
     try:
         projection = getattr(importlib.import_module(module), name)
         if projection.fingerprint != task["fingerprint"]:
             raise ImportError("it has another definition there")
     except Exception as error:
-        said.write(f"`{module}.{name}` cannot be imported ({type(error).__name__}: {error})".encode())
-        said.close()
-        return NOT_THERE
+        say(why=f"`{module}.{name}` cannot be imported ({type(error).__name__}: {error})")
+        return 1
+    over, telling = threading.Event(), list[threading.Thread]()
     try:
-        how = Refold(task["log"], task["workers"], stop_on_signals(), None, task["raw"])
+        how = Refold(task["log"], task["workers"], stop, lambda job: telling.append(_tell(job, over, say)), task["raw"])
         manifest = from_bytes(task["manifest"].encode(), "the task")
         fold_in(projection, manifest, Path(task["place"]), how).close()
     except RefoldError as error:
-        said.write(base64.b64encode(pickle.dumps(error)))
-        said.close()
+        say(error=base64.b64encode(pickle.dumps(error)).decode())
         return 1
+    finally:
+        over.set()
+        for thread in telling:  # so that no line is cut short
+            thread.join()
     return 0
+
+
+def _tell(job: Job, over: threading.Event, say: Callable[..., None]) -> threading.Thread:
+    """Say now and then how far a job is, until all is over."""
+
+    def tell() -> None:
+        is_over = False
+        while not is_over:
+            is_over = over.wait(TELL_S)
+            there = dict(job.positions)
+            say(places=[[*place, job.begins[place], job.ends[place], at] for place, at in there.items()])
+
+    thread = threading.Thread(target=tell, daemon=True)
+    thread.start()
+    return thread
 
 
 def _end_with_parent() -> None:

@@ -14,7 +14,7 @@ import os
 import shutil
 import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
@@ -161,8 +161,11 @@ def refolded(projection: Projection, manifest: Manifest, scratch: Path, how: Ref
     What was folded goes away with the block, unless the fold was not finished. Raises ``LogChanged``, ``LogGap``.
     """
     with _own_place(scratch, projection.title) as place:
-        if projection.fold and (why := elsewhere(projection, manifest, place, how)):
-            how.notes.append(f"the Python fold ran in this process, where an impure one may not show: {why}")
+        if projection.fold:
+            if why := elsewhere(projection, manifest, place, how):
+                how.notes.append(f"the Python fold ran in this process, where an impure one may not show: {why}")
+            else:
+                how = replace(how, watch=None)  # all has been shown
         writer = fold_in(projection, manifest, place, how)
         done = writer.manifest is not None and writer.manifest.cut == manifest.cut
         try:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import pyarrow as pa
 
-from schemas.envelope import MARKER_TYPE, Envelope, cloudevents
+from schemas.envelope import MARKER_TYPE, Envelope, cloudevents, milliseconds_of
 from schemas.errors import UsageError
 from schemas.event import Event
 
@@ -41,6 +41,19 @@ class Category:
 
     def __repr__(self) -> str:
         return f"Category({self.name!r}, {len(self.events)} event types, {self.envelope.name})"
+
+    def progress(self, time: dt.datetime, partitions: int) -> pa.Table:
+        """A progress marker for each partition, ready for ``append_batch``: nothing that happened before ``time`` will be appended.
+
+        It moves the watermark, and is folded by nobody; without it an idle partition holds back what is final and what is joined.
+        """
+        columns = {
+            "key": [None] * partitions,
+            "value": [self.envelope.encode_marker(time, self.name)] * partitions,
+            "timestamp": [milliseconds_of(time)] * partitions,
+            "partition": list(range(partitions)),
+        }
+        return pa.table({name: pa.array(columns[name], kind) for name, kind in _APPENDS.items()})
 
     def encode(self, events: Iterable[Event], keys: Sequence[str | None] | None = None) -> pa.Table:
         """Records ready to append: ``key`` (the subject unless given), ``value``, ``timestamp``, ``partition`` (null)."""

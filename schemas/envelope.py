@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from schemas.errors import UsageError
 from schemas.event import Event, rfc3339
 from schemas.json_columns import Path
 
@@ -63,6 +64,17 @@ class Envelope:
             _put(value, self.field(name), part)
         return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
+    def encode_marker(self, time: dt.datetime, category: str) -> bytes:
+        """The value of a progress marker. Raises ``UsageError`` where every record has one type."""
+        if isinstance(self.type, constant):
+            msg = f"category {category} has records of one type: none can be a progress marker"
+            raise UsageError(msg, do="give the envelope a place for the type")
+        value: dict[str, Any] = {"specversion": "1.0", "source": f"/{category}"} if self.name == "cloudevents" else {}
+        _put(value, self.type, MARKER_TYPE)
+        if isinstance(self.time, tuple):
+            _put(value, self.time, rfc3339(time))
+        return json.dumps(value, separators=(",", ":")).encode()
+
     def _fixed(self, event: Event, category: str) -> Mapping[str, Any]:
         if self.name != "cloudevents":
             return {}
@@ -77,7 +89,12 @@ class Envelope:
         """The timestamp that the record must carry, where the event's time is nowhere else."""
         if self.time is not RECORD_TIME:
             return None
-        return int((event.time - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)) / dt.timedelta(milliseconds=1))
+        return milliseconds_of(event.time)
+
+
+def milliseconds_of(time: dt.datetime) -> int:
+    """Since the epoch, as a record's timestamp."""
+    return int((time - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)) / dt.timedelta(milliseconds=1))
 
 
 def cloudevents() -> Envelope:

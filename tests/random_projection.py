@@ -131,7 +131,7 @@ OPTIONS: dict[str, dict[str, Sequence[Any]]] = {
     "var": {"ddof": (0, 1)},
     "std": {"ddof": (0, 1)},
     "collect": {"limit": (1, 2, 5, 1000)},
-    "top": {"limit": (1, 2, 5, 1000), "largest": (True, False)},
+    "top": {"limit": (1, 2, 5, 1000), "largest": (True, False), "ties": (True, False)},
     "quantile": {"q": ("0", "0.5", "0.99", "0.333333", "1"), "error": (0.001, 0.01, 0.5)},
 }
 LATENESS = [0, 0, 1 * US["us"], 5 * US["s"], 30 * US["s"]]

@@ -289,7 +289,13 @@ def aggregate(kind: str, parts: list[Any], options: dict[str, Any] | None = None
         largest = kind == "max_by" or options.get("largest", False)
         ranked.sort(key=lambda pair: order_of(pair[1][0]), reverse=largest)  # of equal ones the earlier stays before
         shown = [what for _, (_, what) in ranked]
-        return shown[: options["limit"]] if kind == "top" else shown[0]
+        if kind != "top":
+            return shown[0]
+        limit = options["limit"]
+        if options.get("ties"):  # all that are as good as the last one within the limit
+            worst = order_of(ranked[:limit][-1][1][0])
+            limit += sum(order_of(by) == worst for _, (by, _) in ranked[limit:])
+        return shown[:limit]
     if isinstance(values[0], Decimal) and kind in ("sum", "mean"):
         whole = sum(map(Fraction, values))
         return Decimal(f"{int(whole * 100)}E-2") if kind == "sum" else float(whole / len(values))

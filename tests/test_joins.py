@@ -23,7 +23,7 @@ from pipelines import Chopped
 
 from connectors import open_log, open_view
 from connectors.log import APPENDS
-from flows import Projection, agg, as_of, in_order, interval_join, run, stream, tumbling, verify
+from flows import Projection, State, agg, as_of, in_order, interval_join, python_fold, run, stream, tumbling, verify
 from flows.committer import Pace
 from schemas import Category, Event
 from schemas.errors import UsageError
@@ -107,7 +107,7 @@ def append(log: Any, facts: list[Fact]) -> None:
 def released(facts: list[Fact], cut: dict[str, list[int]], lateness: int) -> tuple[list[Fact], int, int | None]:
     """The facts before the frontier in their order; how many wait; the frontier."""
     accepted, watermarks = [], []
-    for name in CATEGORIES:
+    for name in cut:
         for partition in range(PARTITIONS):
             watermark: int | None = None
             for fact in sorted(
@@ -298,6 +298,69 @@ def test_a_join_is_what_sorting_and_looking_gives_at_every_cut(
             for view in views:
                 manifests = [open_view(place, view.name).manifest for place in (store, fresh)]
                 assert len({str({n: t.digest for n, t in m.tables.items()}) for m in manifests}) == 1
+
+
+# -- a fold in Python whose key is not that of the partitions
+
+
+class Book(State):
+    bids: int
+    total: int
+    last: str
+
+
+def enter(book: Book | None, event: Any) -> Book | None:
+    if event.amount == 7:
+        raise ValueError("not seven")
+    if event.amount == 9:
+        return None
+    if book is None:
+        book = Book(bids=0, total=0, last="")
+    return Book(bids=book.bids + 1, total=book.total * 2 + event.amount, last=str(event.event_time))
+
+
+@settings(max_examples=int(os.environ.get("REFOLD_EXAMPLES") or 8), deadline=None, print_blob=True)
+@given(logs(), st.sampled_from([0, 4 * STEP]), st.integers(0, 2**32))
+def test_a_fold_in_order_does_not_know_the_partitions(facts: list[Fact], lateness: int, seed: int) -> None:
+    lots = random.Random(seed)
+    books = Projection(
+        name="books",
+        source=in_order(bids),
+        where=pl.col("item").is_not_null(),
+        key=["item"],
+        allowed_lateness=lateness * US,
+        fold=python_fold(Book, enter),
+    )
+    with tempfile.TemporaryDirectory(prefix="refold-joins-") as directory, open_log(f"{directory}/log") as log:
+        for category in CATEGORIES:
+            log.create(category, PARTITIONS)
+        append(log, facts)
+        ends = list(log.describe("bids").ends)
+        for cut in ([lots.randint(0, end) for end in ends], ends):
+            chopped: Any = Chopped(log, lots.randint(0, 2**32), 4)
+            run([books], log=chopped, store=directory, until={"bids": cut}, pace=Pace(0.0, allow_dead_letters=True))
+            seen, _, _ = released(facts, {"bids": cut}, lateness)
+            expected: dict[str, Any] = {}
+            refused = set()
+            for fact in (fact for fact in seen if fact.item is not None):
+                if fact.number == 7:
+                    refused.add((fact.partition, fact.offset))
+                elif fact.number == 9:
+                    expected.pop(fact.item, None)
+                else:
+                    count, total, _ = expected.get(fact.item, (0, 0, ""))
+                    expected[fact.item] = (count + 1, total * 2 + fact.number, str(EPOCH + fact.time * US))
+            view = open_view(directory, "books")
+            rows = {row["item"]: (row["bids"], row["total"], row["last"]) for row in rows_of(Path(directory), "books")}
+            assert rows == expected
+            dead = view.dead_letters().collect()
+            assert set(dead.select("partition", "offset").rows()) == refused
+            counts = [place["counts"] for place in view.manifest.facts["log"]["bids"]["partitions"]]
+            assert sum(place["dead_letters"] for place in counts) == len(refused)
+        fresh = f"{directory}/fresh"
+        run([books], log=log, store=fresh, until="end", pace=Pace(allow_dead_letters=True))
+        tables = [open_view(place, "books").manifest.tables for place in (directory, fresh)]
+        assert len({str({name: table.digest for name, table in found.items()}) for found in tables}) == 1
 
 
 # -- as a user meets it

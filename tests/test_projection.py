@@ -86,6 +86,16 @@ def columns(**given: Aggregation) -> dict[str, Any]:
             "a choice of decimals of different scales",
             "one scale",
         ),
+        (
+            {"derive": {"price": money("shop")}, **columns(a=agg.sum(pl.col("price") * 2))},
+            "input of `a` is arithmetic with decimals",
+            "at the end",
+        ),
+        (
+            {**columns(a=agg.sum(money("shop")), n=agg.count()), "finish": {"mean": pl.col("a") / pl.col("n")}},
+            "finish of `mean` is arithmetic with decimals",
+            "at the end",
+        ),
         ({"key": {"price": money("shop")}}, "has type decimal128(38, 2)", "where it is no key"),
         (columns(a=agg.var("shop")), "agg.var of string", "cast"),
         (columns(a=agg.quantile(money("shop"), 0.5)), "agg.quantile of decimal128(38, 2)", "cast"),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 import python_folds
@@ -36,11 +38,22 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def test_a_pure_fold_is_the_same_in_another_process(log: str, tmp_path: Path) -> None:
     run([order_states], log=log, store=tmp_path, until="end")
-    found = verify(order_states, log=log, store=tmp_path)
+    watched: list[Any] = []
+    found = verify(order_states, log=log, store=tmp_path, watch=watched.append)
     assert found is not None and found.ok and found.notes == ()
+    assert [sum(job.positions.values()) for job in watched] == [40], "it says how far it is"
     assert not list(tmp_path.glob(".verify/*")), "nothing is left of it"
     said = here("verify", "order_states", "--flows", "python_folds", "--log", log, "--store", tmp_path, "--quiet")
     assert said.code == 0 and "live == refolded" in said.out and "note" not in said.out
+
+
+def test_it_stops_when_it_is_asked_to(log: str, tmp_path: Path) -> None:
+    run([order_states], log=log, store=tmp_path, until="end")
+    stop = threading.Event()
+    stop.set()
+    assert verify(order_states, log=log, store=tmp_path, stop=stop) is None
+    found = verify(order_states, log=log, store=tmp_path)
+    assert found is not None and found.ok
 
 
 @pytest.mark.parametrize("view", [unordered, timed, dated], ids=lambda view: view.name)

@@ -137,6 +137,10 @@ def decorated(*given: Any) -> Any:
     return given
 
 
+def with_what_comes_later(state: Any, event: Any) -> Any:
+    return later(state)  # type: ignore[name-defined]  # noqa: F821
+
+
 def with_decorated(state: Any, event: Any) -> Any:
     return decorated(state)
 
@@ -172,6 +176,7 @@ def with_class(state: Any, event: Any) -> Any:
         (with_global, "assigns to `LIMIT`"),
         (with_attribute, "changes `Number`"),
         (with_default, "`with_default.default 0` is a set"),
+        (with_what_comes_later, "`later` is not there yet"),
         (with_decorated, "wrapped by a decorator"),
         (with_helper, "in `with_date` `dt.date.today`"),
         (with_class, "`Unwritten.known` is a dict"),

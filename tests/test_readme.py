@@ -75,6 +75,16 @@ def test_the_commands_print_what_the_readme_says(place: Path) -> None:
         assert normal(done.stdout, place) == normal(expected, place), command
 
 
+def test_the_tour_of_the_language_prints_what_stands_below_it(tmp_path: Path) -> None:
+    ((code, expected),) = re.findall(r"```python\n([^`]*interval_join\([^`]*)```\n+```text\n([^`]*)```", README)
+    (tmp_path / "tour.py").write_text(code)
+    environment = {**os.environ, "PYTHONPATH": str(Path.cwd()), "COLUMNS": "200"}
+    done = subprocess.run(
+        [sys.executable, "tour.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.stdout == expected, done.stderr
+
+
 def test_the_python_fold_folds(tmp_path: Path) -> None:
     (code,) = [block for block in re.findall(r"```python\n(.*?)```", README, re.S) if "python_fold(" in block]
     (tmp_path / "open_carts.py").write_text(code)
@@ -98,7 +108,7 @@ def test_the_example_projection_folds(place: Path) -> None:
     space: dict[str, object] = {"__name__": "example"}
     sys.modules["example"] = type(sys)("example")
     exec(code, space)
-    (usage,) = [block for block in re.findall(r"```python\n(.*?)```", README, re.S) if "log.append(" in block]
+    (usage,) = [block for block in re.findall(r"```python\n(.*?)```", README, re.S) if "rebuild, repair" in block]
     usage = usage.replace("redpanda://localhost:9092", str(place / "log")).replace("data/store", str(place / "store"))
     usage = usage.replace("open_view(str", "frame = open_view(str").replace('open_view("', 'frame = open_view("')
     exec(usage, {**space, "now": datetime.now(UTC) - timedelta(seconds=1)})

@@ -7,6 +7,8 @@
 | q12 | a tumbling window and a count |
 | q17 | a key with the day in it; counts with ``where``, min, max, mean, sum |
 | q18 | the last of each column by bidder and auction |
+| q3, q8, q9, q20 | joins: see ``nexmark.joined`` |
+| q7 | the highest bids of a window, all that are equal |
 | q19 | the ten highest bids by auction, as a list: the place in it is the rank |
 
 Bids may come ``DISORDER`` late, and that much lateness is allowed.
@@ -19,6 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import polars as pl
+from nexmark import joined
 from nexmark.feed import DISORDER
 from nexmark.market import bids
 
@@ -95,6 +98,17 @@ q18 = Projection(
     key=["auction", "bidder"],
     columns={name: agg.last(name) for name in ("price", "channel", "url", "event_time", "extra")},
 )
+q7 = Projection(
+    name="nexmark_q7",
+    category=bids,
+    window=tumbling(TEN_SECONDS),
+    allowed_lateness=DISORDER,
+    columns={
+        "bids": agg.top(
+            1, by="price", of={name: name for name in ("auction", "bidder", "price", "event_time", "extra")}, ties=True
+        )
+    },
+)
 BID = ("bidder", "price", "channel", "url", "event_time", "extra")
 q19 = Projection(
     name="nexmark_q19",
@@ -109,12 +123,21 @@ def _ranked(rows: pl.DataFrame) -> pl.DataFrame:
     return rows.with_columns(ranks).explode("bids", "rank_number").unnest("bids")
 
 
+def _exploded(rows: pl.DataFrame) -> pl.DataFrame:
+    return rows.explode("bids").unnest("bids")
+
+
 QUERIES = {
     "q1": Query((q1,), by_place=True),
     "q2": Query((q2,), by_place=True),
+    "q3": Query((joined.q3,), by_place=True),
+    "q7": Query((q7,), _exploded),
+    "q8": Query((joined.q8,)),
+    "q9": Query((joined.q9,)),
     "q11": Query((q11,)),
     "q12": Query((q12,)),
     "q17": Query((q17,), lambda rows: rows.with_columns(pl.col("day").dt.to_string())),
     "q18": Query((q18,)),
     "q19": Query((q19,), _ranked),
+    "q20": Query((joined.q20,), by_place=True),
 }
