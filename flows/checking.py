@@ -121,7 +121,7 @@ def _of_error(error: BaseException, module: str) -> Finding:
     said = error.msg if isinstance(error, SyntaxError) else str(error)
     what = f"{type(error).__name__}: {said}" if said else type(error).__name__
     do = "install it, or correct the name" if isinstance(error, ModuleNotFoundError) else "correct the module"
-    return Finding(ERROR, what, f"module {module}", None, do, file, line)
+    return Finding(ERROR, what, None if file else f"module {module}", None, do, file, line)
 
 
 # -- all projections together

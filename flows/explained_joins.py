@@ -18,7 +18,7 @@ _US = dt.timedelta(microseconds=1)
 def waiting_of(projection: Projection) -> dict[str, Any] | None:
     """How the events of the categories find each other, and when it is their turn; None where nothing waits."""
     join = projection.source
-    if join is None:
+    if not isinstance(join, Join):
         return None
     lateness = projection.allowed_lateness_us
     less = f", less {duration(lateness)}," if lateness else ""
@@ -35,7 +35,7 @@ def waiting_of(projection: Projection) -> dict[str, Any] | None:
 def kept_of(projection: Projection) -> list[dict[str, Any]]:
     """What is remembered of each category after its turn has come."""
     join = projection.source
-    if join is None or join.right is None:
+    if not isinstance(join, Join) or join.right is None:
         return []
     left, right = (stream.category.name for stream in join.streams)
     if join.kind == AS_OF:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import __future__
 
 import ast
+import contextlib
 import importlib.util
 import sys
 import sysconfig
@@ -29,18 +30,23 @@ Place = tuple[str | None, int | None]
 
 def import_all(name: str) -> tuple[ModuleType | None, list[BaseException]]:
     """The module, as far as it can be made, and all that is wrong with it."""
-    try:
-        return imported(name), []
-    except (Exception, SystemExit) as error:  # a module may say anything, that it ends the process, too
-        first = error
+    with contextlib.redirect_stdout(sys.stderr):  # what a module prints is no part of an answer
+        try:
+            return imported(name), []
+        except (Exception, SystemExit) as error:  # a module may say anything, that it ends the process, too
+            return _in_parts(name, error)
+
+
+def _in_parts(name: str, first: BaseException) -> tuple[ModuleType | None, list[BaseException]]:
+    """``first``: why it could not be imported as a whole."""
     spec = _spec_of(name)
-    if isinstance(first, SyntaxError) or spec is None or not spec.origin or not Path(spec.origin).is_file():
+    if spec is None or not spec.origin or not Path(spec.origin).is_file():
         return None, [first]
-    module = importlib.util.module_from_spec(spec)
     try:
         tree = ast.parse(Path(spec.origin).read_bytes(), spec.origin)
     except (SyntaxError, ValueError):
         return None, [first]
+    module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # classes look up the module that they are in
     try:
         found = list(_faults(module, tree, spec.origin))
@@ -59,9 +65,8 @@ def _spec_of(name: str) -> importlib.machinery.ModuleSpec | None:
 def _faults(module: ModuleType, tree: ast.Module, file: str) -> Iterator[BaseException]:
     flags, missing = _future_flags(tree), set[str]()
     for statement in tree.body:
-        code = compile(ast.Module([statement], []), file, "exec", flags, dont_inherit=True)
         try:
-            exec(code, vars(module))
+            exec(compile(ast.Module([statement], []), file, "exec", flags, dont_inherit=True), vars(module))
         except (Exception, SystemExit) as error:
             missing |= set(_made(statement))
             if not (isinstance(error, NameError) and error.name in missing):
