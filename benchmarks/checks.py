@@ -16,11 +16,11 @@ def checks(rows: Rows, events: int, amounts: dict[str, float]) -> list[Check]:
     """``[{"kind": "total" or "digest", "what": in words, "ok": bool}, ...]``. ``amounts``: the sum of each input."""
     exact = [row for row in rows if row["is_exact"]]
     found = [_total(row, events, amounts.get(row["input"])) for row in exact]
-    digests = {row["row"]: row["digest"] for row in rows if row["row"] in SAME_DIGEST}
-    if len(digests) > 1:
-        found.append(
-            {"kind": "digest", "what": f"one digest from {', '.join(digests)}", "ok": len(set(digests.values())) == 1}
-        )
+    for names in SAME_DIGEST:
+        digests = {row["row"]: row["digest"] for row in rows if row["row"] in names}
+        if len(digests) > 1:
+            same = len(set(digests.values())) == 1
+            found.append({"kind": "digest", "what": f"one digest from {', '.join(digests)}", "ok": same})
     return found
 
 

@@ -9,7 +9,7 @@ Nothing here knows files: chunks are loaded by a function of the caller, new one
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +27,7 @@ from schemas.hashing import binary_buffers
 
 Bytes = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +44,22 @@ class Changes:
 
 
 @dataclass(frozen=True, slots=True)
+class Parts:
+    """Changes of many rows, made part by part when they are wanted: every key of a part is before every key of the next.
+
+    Each maker is called once, from any thread.
+    """
+
+    makers: Sequence[Callable[[], Changes]]
+
+
+@dataclass(frozen=True, slots=True)
 class Piece:
-    """Sorted rows and their encoded primary keys."""
+    """Sorted rows, their encoded primary keys, and behind which of them a chunk ends (None: look yet)."""
 
     rows: pa.Table
-    keys: pa.BinaryArray
+    keys: pa.ChunkedArray
+    ends: Mask | None = None
 
     def slice(self, start: int, stop: int) -> Piece:
         return Piece(self.rows.slice(start, stop - start), self.keys.slice(start, stop - start))
@@ -58,16 +70,18 @@ class Delta:
     """Changes in order of key. ``rows`` are the new rows; ``before[i]`` of them belong to keys before key ``i``.
 
     So key ``i`` gets the row ``before[i]`` when ``before[i + 1]`` is one more, and is removed when it is the same.
+    ``ends``: behind which keys a chunk ends.
     """
 
     keys: pa.BinaryArray
     before: Ints
     rows: pa.Table
+    ends: Mask
 
     def slice(self, start: int, stop: int) -> Delta:
         first, last = self.before[start], self.before[stop]
         keys, rows = self.keys.slice(start, stop - start), self.rows.slice(first, last - first)
-        return Delta(keys, self.before[start : stop + 1] - first, rows)
+        return Delta(keys, self.before[start : stop + 1] - first, rows, self.ends[start:stop])
 
 
 def prepare(spec: TableSpec, changes: Changes) -> list[Delta]:
@@ -89,7 +103,8 @@ def prepare(spec: TableSpec, changes: Changes) -> list[Delta]:
         raise UsageError(msg, where=f"primary key {', '.join(spec.primary_key)}")
     source = source[~again]
     before = np.concatenate([[0], np.cumsum(source >= 0)]).astype(np.int64)
-    return [Delta(ordered.filter(pa.array(~again)), before, rows.take(pa.array(source[source >= 0])))]
+    distinct = ordered.filter(pa.array(~again))
+    return [Delta(distinct, before, rows.take(pa.array(source[source >= 0])), ends_chunk(distinct, spec.chunk_rows))]
 
 
 def _in_order(spec: TableSpec, rows: pa.Table) -> list[Delta] | None:
@@ -101,7 +116,7 @@ def _in_order(spec: TableSpec, rows: pa.Table) -> list[Delta] | None:
         follows = not found or found[-1].keys[-1].as_py() < keys[0].as_py()
         if not (follows and are_ascending(keys)):
             return None
-        found.append(Delta(keys, np.arange(len(keys) + 1), part))
+        found.append(Delta(keys, np.arange(len(keys) + 1), part, ends_chunk(keys, spec.chunk_rows)))
     return found
 
 
@@ -127,53 +142,80 @@ def _words(schema: pa.Schema) -> str:
 
 
 def apply(
-    spec: TableSpec, chunks: Sequence[Chunk], deltas: Sequence[Delta], load: Callable[[Chunk], pa.Table]
+    spec: TableSpec, chunks: Sequence[Chunk], deltas: Iterable[Delta], load: Callable[[Chunk], pa.Table]
 ) -> Iterator[Chunk | Piece]:
     """The chunks after the changes (which follow each other), in order: those untouched as they are, new ones as pieces.
 
     No rows at all give nothing; the caller writes the one empty chunk of an empty table.
     """
     carry: Piece | None = None  # rows behind the last cut, which the next chunk will complete
-    for chunk, *parts in zip(chunks, *(_parts(spec, chunks, delta) for delta in deltas), strict=True):
-        here = [part for part in parts if len(part.keys)]
-        if chunk.rows and not here and carry is None:
+    waiting = _Waiting(spec, deltas)
+    for number, chunk in enumerate(chunks):
+        here = waiting.up_to(bytes.fromhex(chunk.last))
+        is_open = number == len(chunks) - 1 and waiting.is_any() and not _is_closed(spec, chunk)
+        if chunk.rows and not here and carry is None and not is_open:
             yield chunk
             continue
         changed = _load(spec, chunk, load)
         for part in here:
             changed = _merge(changed, part)
-        whole, carry = _cut(spec, _join(carry, changed))
+        whole, carry = _cut(spec, carry, changed)
         yield from whole
-    for delta in deltas:
-        whole, carry = _cut(spec, _join(carry, _merge(_nothing(spec), _beyond(spec, chunks, delta))))
+    while waiting.is_any():
+        whole, carry = _cut(spec, carry, _merge(nothing(spec), waiting.next()))
         yield from whole
     if carry is not None:
         yield carry
 
 
+class _Waiting:
+    """Deltas that follow each other, taken from the front."""
+
+    def __init__(self, spec: TableSpec, deltas: Iterable[Delta]) -> None:
+        self._spec, self._rest = spec, iter(deltas)
+        self._first: Delta | None = None
+        self._last = b""  # key of those before
+
+    def is_any(self) -> bool:
+        while self._first is None or not len(self._first.keys):
+            self._first = next(self._rest, None)
+            if self._first is None:
+                return False
+            self._check(self._first.keys)
+        return True
+
+    def _check(self, keys: pa.BinaryArray) -> None:
+        if len(keys) and keys[0].as_py() <= self._last:
+            msg = f"table {self._spec.name!r}: parts of changes that do not follow each other"
+            raise UsageError(msg)
+        self._last = keys[-1].as_py() if len(keys) else self._last
+
+    def next(self) -> Delta:
+        assert self._first is not None
+        first, self._first = self._first, None
+        return first
+
+    def up_to(self, last: bytes) -> list[Delta]:
+        """What belongs to keys up to this one."""
+        found = []
+        while self.is_any():
+            delta = self.next()
+            end = _behind(delta.keys, last)
+            if end:
+                found.append(delta.slice(0, end))
+            if end < len(delta.keys):
+                self._first = delta.slice(end, len(delta.keys))
+                break
+        return found
+
+
 def _load(spec: TableSpec, chunk: Chunk, load: Callable[[Chunk], pa.Table]) -> Piece:
     rows = load(chunk)
-    return Piece(rows, key_of(rows, spec.primary_key))
+    return Piece(rows, pa.chunked_array([key_of(rows, spec.primary_key)]))
 
 
-def _nothing(spec: TableSpec) -> Piece:
-    return Piece(spec.schema.remove_metadata().empty_table(), pa.array([], pa.binary()))
-
-
-def _parts(spec: TableSpec, chunks: Sequence[Chunk], delta: Delta) -> list[Delta]:
-    """The changes that fall into each chunk; an open last chunk also gets what lies beyond its last key."""
-    ends = [_behind(delta.keys, bytes.fromhex(chunk.last)) for chunk in chunks]
-    if chunks and not _is_closed(spec, chunks[-1]):
-        ends[-1] = len(delta.keys)
-    return [delta.slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
-
-
-def _beyond(spec: TableSpec, chunks: Sequence[Chunk], delta: Delta) -> Delta:
-    """The changes behind the last chunk, when that one ends with a row that ends a chunk."""
-    if not chunks:
-        return delta
-    start = _behind(delta.keys, bytes.fromhex(chunks[-1].last)) if _is_closed(spec, chunks[-1]) else len(delta.keys)
-    return delta.slice(start, len(delta.keys))
+def nothing(spec: TableSpec) -> Piece:
+    return Piece(spec.schema.remove_metadata().empty_table(), pa.chunked_array([], pa.binary()))
 
 
 def _is_closed(spec: TableSpec, chunk: Chunk) -> bool:
@@ -186,19 +228,24 @@ def _behind(keys: pa.BinaryArray, key: bytes) -> int:
     return bisect_right(range(len(keys)), key, key=lambda i: keys[i].as_py())
 
 
-def _cut(spec: TableSpec, piece: Piece) -> tuple[list[Piece], Piece | None]:
-    """The complete chunks of ``piece``, and the rows behind the last cut (None when there are none)."""
-    stops = np.flatnonzero(ends_chunk(piece.keys, spec.chunk_rows)) + 1
+def _cut(spec: TableSpec, carry: Piece | None, piece: Piece) -> tuple[list[Piece], Piece | None]:
+    """The complete chunks of ``piece`` behind ``carry`` (in which none ends), and the rows behind the last cut (None when there
+    are none)."""
+    ends = ends_chunk(contiguous(piece.keys), spec.chunk_rows) if piece.ends is None else piece.ends
+    before = len(carry.keys) if carry else 0
+    stops = np.flatnonzero(ends) + 1 + before
+    joined = _join(carry, piece)
     starts = [0, *stops.tolist()]
-    whole = [piece.slice(a, b) for a, b in zip(starts, stops.tolist(), strict=False)]
-    rest = piece.slice(starts[-1], len(piece.keys))
+    whole = [joined.slice(a, b) for a, b in zip(starts, stops.tolist(), strict=False)]
+    rest = joined.slice(starts[-1], len(joined.keys))
     return whole, rest if len(rest.keys) else None
 
 
 def _join(first: Piece | None, second: Piece) -> Piece:
     if first is None:
         return second
-    return Piece(pa.concat_tables([first.rows, second.rows]), pa.concat_arrays([first.keys, second.keys]))
+    keys = pa.chunked_array([*first.keys.chunks, *second.keys.chunks])
+    return Piece(pa.concat_tables([first.rows, second.rows]), keys)
 
 
 def _merge(old: Piece, part: Delta) -> Piece:
@@ -206,11 +253,12 @@ def _merge(old: Piece, part: Delta) -> Piece:
     if not len(part.keys):
         return old
     if not len(old.keys) and part.rows.num_rows == len(part.keys):
-        return Piece(part.rows, part.keys)
-    key_at, row_at = _merge_order(*binary_buffers(old.keys), *binary_buffers(part.keys), part.before)
-    keys = pa.concat_arrays([old.keys, part.keys]).take(pa.array(key_at))
+        return Piece(part.rows, pa.chunked_array([part.keys]), part.ends)
+    keys = contiguous(old.keys)
+    key_at, row_at = _merge_order(*binary_buffers(keys), *binary_buffers(part.keys), part.before)
+    merged = pa.concat_arrays([keys, part.keys]).take(pa.array(key_at))
     rows = pa.concat_tables([old.rows, part.rows]).combine_chunks().take(pa.array(row_at))
-    return Piece(rows, keys)
+    return Piece(rows, pa.chunked_array([merged]))
 
 
 @maker

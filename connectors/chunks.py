@@ -26,7 +26,7 @@ SEED = 0x7265666F6C64
 """Of the hash that cuts chunks; part of the format."""
 
 ROW_GROUP_ROWS = 131_072
-DIGEST_BLOCK_ROWS = 65_536
+DIGEST_BLOCK_ROWS = 8_192
 
 WRITER = {
     "version": "2.6",
@@ -58,20 +58,25 @@ def contiguous(column: pa.ChunkedArray) -> pa.Array:
     return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
 
 
-def build(rows: pa.Table, keys: pa.BinaryArray) -> tuple[Chunk, bytes]:
+def build(rows: pa.Table, keys: pa.BinaryArray | pa.ChunkedArray) -> tuple[Chunk, bytes]:
     """Describe sorted ``rows`` (with their encoded primary ``keys``) as a chunk; also the bytes of its file."""
-    data = file_bytes(rows)
+    whole = _whole(rows)
+    data = file_bytes(whole)
     ends = (keys[0].as_py().hex(), keys[-1].as_py().hex()) if len(keys) else ("", "")
-    return Chunk(file_name(data), rows.num_rows, len(data), row_digest(rows), *ends), data
+    return Chunk(file_name(data), rows.num_rows, len(data), row_digest(whole), *ends), data
+
+
+def _whole(rows: pa.Table) -> pa.Table:
+    """The same rows, each column one array."""
+    return pa.table([contiguous(column) for column in rows.columns], schema=rows.schema.remove_metadata())
 
 
 def file_bytes(rows: pa.Table) -> bytes:
     """The Parquet file of these rows: the same rows (and schema) give the same bytes."""
     # Where the writer ends a page can depend on the borders of Arrow chunks (seen with long strings, pyarrow 26): a
     # column must be one array, whatever it was put together from.
-    whole = pa.table([contiguous(column) for column in rows.columns], schema=rows.schema.remove_metadata())
     sink = pa.BufferOutputStream()
-    pq.write_table(whole, sink, **WRITER)
+    pq.write_table(_whole(rows), sink, **WRITER)
     return sink.getvalue().to_pybytes()
 
 

@@ -44,6 +44,13 @@ def sorted_order(keys: pa.BinaryArray) -> Ints:
     return order
 
 
+def heads(keys: pa.BinaryArray) -> tuple[int, Words]:
+    """How many bytes all keys (at least one) begin with, and the 8 behind them as numbers that order as the bytes do."""
+    data, offsets = binary_buffers(keys)
+    at = _common_prefix(data, offsets)
+    return at, _words(data, offsets, np.arange(len(keys)), at)
+
+
 def are_ascending(keys: pa.BinaryArray) -> bool:
     """Whether each key comes before the next one, none twice."""
     return bool(_ascend(*binary_buffers(keys)))
@@ -51,12 +58,16 @@ def are_ascending(keys: pa.BinaryArray) -> bool:
 
 @kernel
 def _ascend(data: Bytes, offsets: Ints) -> bool:
+    for i in range(len(offsets) - 1):
+        if offsets[i] < 0 or offsets[i + 1] < offsets[i] or offsets[i + 1] > len(data):
+            return False
     for i in range(len(offsets) - 2):
-        first, middle, end = offsets[i], offsets[i + 1], offsets[i + 2]
-        j = 0
-        while first + j < middle and middle + j < end and data[first + j] == data[middle + j]:
-            j += 1
-        if middle + j == end or (first + j < middle and data[first + j] > data[middle + j]):
+        first, middle, end = np.uint64(offsets[i]), np.uint64(offsets[i + 1]), np.uint64(offsets[i + 2])
+        at, to = first, middle  # unsigned: an index that may count from the end is looked at each time
+        while at < middle and to < end and data[at] == data[to]:
+            at += np.uint64(1)
+            to += np.uint64(1)
+        if to == end or (at < middle and data[at] > data[to]):
             return False
     return True
 

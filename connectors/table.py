@@ -15,15 +15,16 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from connectors import chunks, fs
-from connectors.changes import Changes, Delta, Piece, apply, prepare
+from connectors.changes import Changes, Delta, Parts, Piece, apply, nothing, prepare
 from connectors.generation import Generation, Version, failed, put_aside, reached, show, stage
 from connectors.manifest import (
     BUILDING,
@@ -50,10 +51,13 @@ from schemas.errors import (
 )
 
 BUILDERS = 2
-"""Threads that sort changes, and that encode and compress chunks beside the one that writes files."""
+"""Threads that make and sort changes, and that encode and compress chunks, beside the one that writes files."""
 
 AHEAD = 4
-"""Chunks being built at once: bounds memory."""
+"""Chunks of a table being built at once: bounds memory."""
+
+PARTS_AHEAD = 2
+"""Parts of the changes of a table being made at once, likewise."""
 
 
 def open_writer(
@@ -144,7 +148,7 @@ class Writer:
         empty = spec.schema.remove_metadata().empty_table()
         return pa.concat_tables([empty, *(self._load(spec, chunk) for chunk in self._chunks(spec))])
 
-    def commit(self, changes: Mapping[str, Changes], facts: Mapping[str, Any]) -> Manifest:
+    def commit(self, changes: Mapping[str, Changes | Parts], facts: Mapping[str, Any]) -> Manifest:
         """Apply changes to tables (one not named stays as it is) and commit the result as the next snapshot.
 
         ``facts``: JSON values kept in the manifest; ``facts["cut"]`` is the cut, ``{category: [next offset, ...]}``.
@@ -157,11 +161,13 @@ class Writer:
         self._check_usable()
         assert "cut" in facts and set(changes) <= set(self._specs), "changes name tables of this writer, facts a cut"
         with ThreadPoolExecutor(BUILDERS) as pool:
-            prepared = pool.map(lambda item: prepare(self._specs[item[0]], item[1]), changes.items())
-            deltas = dict(zip(changes, prepared, strict=True))
+            return self._commit(changes, facts, pool)
+
+    def _commit(self, changes: Mapping[str, Changes | Parts], facts: Mapping[str, Any], pool: Executor) -> Manifest:
+        deltas = {name: _prepared(self._specs[name], change, pool) for name, change in changes.items()}
         try:
             with fs.locked(self.generation.version.files_lock, shared=True):
-                tables = {name: self._change(spec, deltas.get(name, ())) for name, spec in self._specs.items()}
+                tables = self._changed(deltas, pool)
                 fs.fsync_dir(self.generation.version.data)
                 return self._publish(self._next(self.role, facts, tables))
         except OSError as error:
@@ -228,26 +234,45 @@ class Writer:
         table = self.manifest.tables.get(spec.name) if self.manifest else None
         return table.chunks if table else ()
 
-    def _change(self, spec: TableSpec, deltas: Sequence[Delta]) -> Table:
-        """The table after its changes, with every new file on the disk (the directory is not synced yet)."""
-        made = self._chunks(spec)
-        if any(len(delta.keys) for delta in deltas):
-            made = tuple(self._store(apply(spec, made, deltas, lambda chunk: self._load(spec, chunk))))
-        if not made:
-            nothing = Piece(spec.schema.remove_metadata().empty_table(), pa.array([], pa.binary()))
-            made = tuple(self._store(iter([nothing])))
-        return Table(render_schema(spec.schema), spec.primary_key, spec.chunk_rows, made)
+    def _changed(self, deltas: Mapping[str, Iterable[Delta]], pool: Executor) -> dict[str, Table]:
+        """The tables after their changes, with every new file on the disk (the directory is not synced yet)."""
+        made: dict[str, list[Chunk]] = {name: [] for name in self._specs}
+        going = {name: self._change(spec, deltas.get(name, ()), pool) for name, spec in self._specs.items()}
+        while going:  # in turns, so that no table waits for what another one holds
+            for name in list(going):
+                chunk = next(going[name], None)
+                if chunk is None:
+                    del going[name]
+                else:
+                    made[name].append(chunk)
+        return {
+            name: Table(render_schema(spec.schema), spec.primary_key, spec.chunk_rows, tuple(made[name]))
+            for name, spec in self._specs.items()
+        }
 
-    def _store(self, parts: Iterator[Chunk | Piece]) -> Iterator[Chunk]:
+    def _change(self, spec: TableSpec, deltas: Iterable[Delta], pool: Executor) -> Iterator[Chunk]:
+        """The chunks of a table after its changes; one without rows where there are none."""
+        rest = (delta for delta in deltas if len(delta.keys))
+        first, made = next(rest, None), self._chunks(spec)
+        parts: Iterator[Chunk | Piece] = iter(made)
+        if first is not None:
+            parts = apply(spec, made, chain([first], rest), lambda chunk: self._load(spec, chunk))
+        is_empty = True
+        for chunk in self._store(parts, pool):
+            is_empty = False
+            yield chunk
+        if is_empty:
+            yield from self._store(iter([nothing(spec)]), pool)
+
+    def _store(self, parts: Iterator[Chunk | Piece], pool: Executor) -> Iterator[Chunk]:
         """Chunks in order: kept ones as they are, pieces built in threads and written by this one."""
         pending: deque[Chunk | Future[tuple[Chunk, bytes]]] = deque()
-        with ThreadPoolExecutor(BUILDERS) as pool:
-            for part in parts:
-                pending.append(part if isinstance(part, Chunk) else pool.submit(chunks.build, part.rows, part.keys))
-                while len(pending) > AHEAD:
-                    yield self._written(pending.popleft())
-            while pending:
+        for part in parts:
+            pending.append(part if isinstance(part, Chunk) else pool.submit(chunks.build, part.rows, part.keys))
+            while len(pending) > AHEAD:
                 yield self._written(pending.popleft())
+        while pending:
+            yield self._written(pending.popleft())
 
     def _written(self, part: Chunk | Future[tuple[Chunk, bytes]]) -> Chunk:
         if isinstance(part, Chunk):
@@ -308,3 +333,18 @@ class Writer:
         if self._lock is None or self._unusable:
             msg = f"this writer is of no more use: {self._unusable or 'it was closed'}"
             raise StoreError(msg, where=str(self.generation.path), do="open another one")
+
+
+def _prepared(spec: TableSpec, changes: Changes | Parts, pool: Executor) -> Iterable[Delta]:
+    """Deltas that follow each other; those of parts are made while they are taken, a few ahead."""
+    return prepare(spec, changes) if isinstance(changes, Changes) else _prepared_parts(spec, changes, pool)
+
+
+def _prepared_parts(spec: TableSpec, parts: Parts, pool: Executor) -> Iterator[Delta]:
+    pending: deque[Future[list[Delta]]] = deque()
+    for make in parts.makers:
+        pending.append(pool.submit(lambda make: prepare(spec, make()), make))
+        if len(pending) > PARTS_AHEAD:
+            yield from pending.popleft().result()
+    while pending:
+        yield from pending.popleft().result()

@@ -20,7 +20,7 @@ ENGINE_ROOM = frozenset(
     "calendars definition hops join_kernels joins ordered_merge said session_merge sessions sides waiting "
     "accumulators agg cli cli_archive cli_options cli_proof cluster committer demo derived discover "
     "decimal_rules decimals display engine entries evaluation event_table expressions facts finishing "
-    "flights_facts flights_feed fold grouping groups job kernels kinds merge merging pacing partials "
+    "flights_facts flights_feed fold grouping groups job kernels kinds memory merge merging pacing partials "
     "pipeline progress projection query ranked repairing running sketches status stopping touched "
     "variances verdicts verification windows".split()
 )

@@ -23,6 +23,7 @@ from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 from connectors.log import Reader
 from flows.fold import Delta
 from flows.job import Arrival, End, Job, Tick
+from flows.memory import let_go, sparing
 from schemas.errors import RefoldError
 
 EPOCH = timedelta(seconds=1)
@@ -58,13 +59,14 @@ def execute(job: Job, *, workers: int | None = None, process: int | None = None,
     if froze:
         gc.freeze()  # what is there by now stays: not worth looking through again and again
     try:
-        cli_main(
-            build(job),
-            workers_per_process=workers or default_workers(),
-            process_id=process,
-            addresses=list(addresses) or None,
-            epoch_interval=EPOCH,
-        )
+        with sparing():
+            cli_main(
+                build(job),
+                workers_per_process=workers or default_workers(),
+                process_id=process,
+                addresses=list(addresses) or None,
+                epoch_interval=EPOCH,
+            )
     except BaseException as error:  # the engine's panics are no Exceptions
         if not (job.error is None and job.stop.is_set() and _is_lost(error, process)):
             raise _cause(job, error, process) from None
@@ -174,6 +176,7 @@ class _View(StatefulSinkPartition[Any, None]):
         if self._committer.is_due():
             with self._job.committing():
                 self._committer.commit()
+                let_go()
 
     def snapshot(self) -> None:
         return None

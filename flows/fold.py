@@ -81,6 +81,9 @@ class Delta:
     end: bool = False
     gone: pa.BinaryArray = field(default_factory=lambda: NO_GROUPS)
     """Groups that are no more, to be removed before the others are put: sessions that moved or became one with others."""
+    ids: Ints | None = None
+    """The ids of the groups in the fold, which has them from its partials and then in order of appearance; None where it forgets
+    some, or does not tell of all."""
 
 
 class PartitionFold:
@@ -94,12 +97,14 @@ class PartitionFold:
         self._plain, self._computed = _split(projection.expressions(), projection.reads)
         self._event_rows = EventRows(projection) if projection.select else None
         self._entities = entities_of(projection)
+        self._tells_ids = projection.window is None and not projection.select and not projection.fold
         self.progress = resume.copy()
         self._partials = Sessions(projection) if isinstance(projection.window, Session) else Partials(projection)
         if partials is not None:
             self._partials.put(partials)
             self._drop_closed()
-        self._changed: Mask = np.zeros(0, np.bool_)
+        self._is_changed: Mask = np.zeros(0, np.bool_)  # may be longer than there are groups
+        self._changed: list[Ints] = []  # the ids of those, none twice
         self._start = resume.next_offset
         self._late: list[pa.RecordBatch] = []
         self._dead: list[pa.RecordBatch] = []
@@ -162,11 +167,8 @@ class PartitionFold:
 
     def delta(self, *, end: bool = False) -> Delta:
         """Everything since the last delta; closed windows are then forgotten here (the view keeps them until final)."""
-        groups, gone = (
-            (self._event_rows.take(), NO_GROUPS)
-            if self._event_rows
-            else self._partials.told(np.flatnonzero(self._changed))
-        )
+        ids = np.sort(np.concatenate([np.empty(0, np.int64), *self._changed]))
+        groups, gone = (self._event_rows.take(), NO_GROUPS) if self._event_rows else self._partials.told(ids)
         delta = Delta(
             self.projection.title,
             self.category,
@@ -178,10 +180,12 @@ class PartitionFold:
             pa.Table.from_batches(self._dead, DEAD_LETTERS),
             end,
             gone,
+            ids if self._tells_ids else None,
         )
         self._start = self.progress.next_offset
         self._late, self._dead = [], []
-        self._changed = np.zeros(0, np.bool_)
+        self._is_changed[ids] = False
+        self._changed = []
         self._drop_closed()
         return delta
 
@@ -192,9 +196,7 @@ class PartitionFold:
     @property
     def changed_groups(self) -> int:
         """Or rows of an event table: what a delta would carry."""
-        if self._event_rows is not None:
-            return len(self._event_rows)
-        return int(np.count_nonzero(self._changed))
+        return sum(map(len, self._changed)) if self._event_rows is None else len(self._event_rows)
 
     # -- folding
 
@@ -307,11 +309,13 @@ class PartitionFold:
         return array if rows is None else array.take(pa.array(rows))
 
     def _mark_changed(self, ids: Ints) -> None:
-        if len(self._changed) < len(self._partials):
+        if len(self._is_changed) < len(self._partials):
             larger = np.zeros(2 * len(self._partials), np.bool_)
-            larger[: len(self._changed)] = self._changed
-            self._changed = larger
-        kernels.mark(ids, self._changed)
+            larger[: len(self._is_changed)] = self._is_changed
+            self._is_changed = larger
+        fresh = np.empty(len(ids), np.int64)
+        count = kernels.mark(ids, self._is_changed, fresh)
+        self._changed.append(fresh[:count].copy())
 
     def _drop_closed(self) -> None:
         if self.projection.window is None or not len(self._partials):

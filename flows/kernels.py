@@ -18,9 +18,15 @@ Mask = npt.NDArray[np.bool_]
 
 
 @kernel
-def mark(ids: Ints, marked: Mask) -> None:
+def mark(ids: Ints, marked: Mask, fresh: Ints) -> int:
+    """Mark ids; those that were not marked go to ``fresh``. Returns how many."""
+    count = 0
     for i in range(len(ids)):
-        marked[ids[i]] = True
+        if not marked[ids[i]]:
+            marked[ids[i]] = True
+            fresh[count] = ids[i]
+            count += 1
+    return count
 
 
 @kernel

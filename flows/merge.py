@@ -8,8 +8,10 @@ has passed its window's end by the allowed lateness.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Protocol, Self, TypeVar
 
 import numpy as np
@@ -17,16 +19,16 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from connectors.changes import Changes
+from connectors.changes import Changes, Parts
 from connectors.manifest import TableSpec
 from flows.accumulators import State
 from flows.finishing import PRESENT, row_changes
 from flows.fold import DEAD_LETTERS, LATE, Delta
 from flows.one_partition import check_one_partition
-from flows.partials import GROUP, Partials, partial_fields
+from flows.partials import GROUP, Partials, arrow_of, partial_fields, zeros
 from flows.progress import NO_WATERMARK, Progress
 from flows.projection import Projection
-from flows.touched import Touched
+from flows.touched import Touched, blocks
 from flows.waiting import pending_spec
 from schemas.canonical import decode, encode
 from schemas.errors import StoreError
@@ -34,10 +36,10 @@ from schemas.event import TIMESTAMP
 
 Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
-BLOCK_GROUPS = 1 << 17
+BLOCK_GROUPS = 1 << 16
 """Groups whose rows are made together: few enough that what is needed in between stays small."""
 MAKERS = 2
-"""Threads that make rows beside each other, where there are many."""
+"""Threads that make rows of sessions beside each other, where there are many."""
 FEW = 64
 """One in so many groups is few: quicker to sort than to tick off among all."""
 _NONE = np.empty(0, np.int64)
@@ -80,6 +82,7 @@ class ViewMerge:
         if partials is not None:
             for place, batch in split_partials(projection, partials).items():
                 self._partials[place].put(batch)
+        self._done: dict[Place, Ints] = {}  # ids of final groups that are in the last changes
         self._forget_changes()
 
     def _forget_changes(self) -> None:
@@ -99,22 +102,29 @@ class ViewMerge:
                 why="another run committed in between",
                 do="start the run again",
             )
+        self._let_go()
         self.moved |= delta.progress.next_offset > delta.start
         self.progress[place] = delta.progress
         if delta.groups.num_rows:
-            self._take(place, delta.groups)
+            self._take(place, delta)
         self._late.append(delta.late)
         self._dead.append(delta.dead_letters)
 
-    def _take(self, place: Place, groups: pa.RecordBatch) -> None:
-        self._changed[place].append(self._partials[place].put(groups))
-        self.changed_groups += groups.num_rows
+    def _take(self, place: Place, delta: Delta) -> None:
+        self._changed[place].append(self._partials[place].put(delta.groups, delta.ids))
+        if sum(map(len, self._changed[place])) > 2 * len(self._partials[place]):
+            self._changed[place] = [self._changed_in(place)]
+        self.changed_groups += delta.groups.num_rows
 
-    def changes(self) -> dict[str, Changes]:
-        """What has changed since the last call, for a commit at the present cut. Final groups are forgotten."""
+    def changes(self) -> dict[str, Changes | Parts]:
+        """What has changed since the last call, for a commit at the present cut. Final groups are forgotten.
+
+        Of many groups the parts are made when they are wanted: before anything else is asked of this merge.
+        """
+        self._let_go()
         for (category, partition), facts in self.progress.items():
             facts.check_conservation(f"{self.projection.title}, {category}/{partition}")
-        changes = {
+        changes: dict[str, Changes | Parts] = {
             **self._tables(),
             "late": Changes(pa.concat_tables([LATE.empty_table(), *self._late]).combine_chunks(), None),
             "dead_letters": Changes(pa.concat_tables([DEAD_LETTERS.empty_table(), *self._dead]).combine_chunks(), None),
@@ -122,20 +132,26 @@ class ViewMerge:
         self._forget_changes()
         return changes
 
-    def _tables(self) -> dict[str, Changes]:
+    def _tables(self) -> Mapping[str, Changes | Parts]:
         """Changes of the rows and of the partials."""
         final, changed = self._final(), self._changed_ids()
-        touched = Touched.of(
-            list(self._partials.values()),
-            [union(changed[place], ids, len(self._partials[place])) for place, ids in final.items()],
-        )
+        places = list(self._partials.values())
+        given = [union(changed[place], ids, len(self._partials[place])) for place, ids in final.items()]
+        is_all = [len(ids) == len(part) for ids, part in zip(given, places, strict=True)]
+        parts = [_Part(places, block, is_all) for block in blocks(places, given, BLOCK_GROUPS)]
+        stored = self._stored(changed, final)
         changes = {
-            "rows": row_changes(self.projection, by_parts(touched, self._rows)),
-            "partials": self._partial_changes(touched, changed, final),
+            "rows": _in_parts([partial(self._rows, part) for part in parts]),
+            "partials": _in_parts([partial(self._partial_changes, part, stored, final) for part in parts]),
         }
-        for place, ids in final.items():
-            self._partials[place].drop(ids)
+        self._done = final
         return changes
+
+    def _let_go(self) -> None:
+        """Forget the final groups that were in the last changes."""
+        for place, ids in self._done.items():
+            self._partials[place].drop(ids)
+        self._done = {}
 
     def final_until_us(self) -> int | None:
         """Windows that end at or before this instant (microseconds) are final; None: no window is."""
@@ -144,6 +160,7 @@ class ViewMerge:
 
     def final_groups(self) -> int:
         """Partials of final groups, which the next commit lets go of."""
+        self._let_go()
         return sum(len(ids) for ids in self._final().values())
 
     def _final(self) -> dict[Place, Ints]:
@@ -154,24 +171,36 @@ class ViewMerge:
         return {place: partials.ended(until) for place, partials in self._partials.items()}
 
     def _changed_ids(self) -> dict[Place, Ints]:
-        return {
-            place: union(np.concatenate([_NONE, *ids]), _NONE, len(self._partials[place]))
-            for place, ids in self._changed.items()
-        }
+        return {place: self._changed_in(place) for place in self._changed}
 
-    def _rows(self, touched: Touched) -> pa.Table:
+    def _changed_in(self, place: Place) -> Ints:
+        return union(np.concatenate([_NONE, *self._changed[place]]), _NONE, len(self._partials[place]))
+
+    def _rows(self, part: _Part) -> Changes:
+        touched = part.touched()
         if self.projection.fold:
             check_one_partition(self.projection, touched, list(self._partials))
-        merged: list[State] | None = None
+        return row_changes(self.projection, self._table(touched.groups, self._merged(touched)))
+
+    def _merged(self, touched: Touched) -> list[State]:
+        """The state of each group, of all places in their order."""
+        n, accumulators = len(touched.groups), self.projection.accumulators
+        merged = [{field: zeros(n, kind) for field, kind in acc.fields.items()} for acc in accumulators]
+        there = np.zeros(n, np.bool_)  # in a place before
         for partials, ids in zip(self._partials.values(), touched.ids, strict=True):
-            states = partials.rows(ids)
-            if merged is None:
-                merged = states
+            at = np.flatnonzero(ids >= 0)
+            if not len(at):
                 continue
-            for acc, into, other in zip(self.projection.accumulators, merged, states, strict=True):
-                acc.merge(into, other)
-        assert merged is not None
-        return self._table(touched.groups, merged)
+            is_first = not there[at].any()
+            for acc, into, other in zip(accumulators, merged, partials.rows(ids[at]), strict=True):
+                if not is_first:
+                    mine = {field: array[at] for field, array in into.items()}
+                    acc.merge(mine, other)
+                    other = mine
+                for field, array in other.items():
+                    into[field][at] = array
+            there[at] = True
+        return merged
 
     def _table(self, groups: pa.BinaryArray, merged: list[State], ends: Ints | None = None) -> pa.Table:
         """The rows of groups with these states. ``ends``: of their windows, where they do not follow from the starts."""
@@ -193,31 +222,73 @@ class ViewMerge:
         is_final = np.zeros(len(ends), np.bool_) if until is None else ends <= until
         return [keys[0], pa.array(ends).cast(TIMESTAMP), *keys[1:], *values, pa.array(is_final)]
 
-    def _partial_changes(self, touched: Touched, changed: Mapping[Place, Ints], final: Mapping[Place, Ints]) -> Changes:
-        """Partials to store, in order of (group, category, partition), and keys of those to remove."""
-        stored = {place: np.zeros(len(partials) + 1, np.bool_) for place, partials in self._partials.items()}
-        deletes = []
+    def _stored(self, changed: Mapping[Place, Ints], final: Mapping[Place, Ints]) -> list[Mask]:
+        """By place, which partials are to be stored. There is one more, for the id -1 (not there): it is not."""
+        found = []
         for place, gone in final.items():
-            stored[place][changed[place]] = True  # the last one, for -1 (not there), stays False
-            stored[place][gone] = False
-            if len(gone):
-                keys = self._partials[place].table.keys(gone)
-                deletes.append(encode([keys, *place_columns(*place, len(gone))]))
-        upserts = by_parts(touched, lambda part: self._stored(part, stored))
-        return Changes(upserts, pa.concat_arrays(deletes) if deletes else None)
+            stored = np.zeros(len(self._partials[place]) + 1, np.bool_)
+            stored[changed[place]] = True
+            stored[gone] = False
+            found.append(stored)
+        return found
 
-    def _stored(self, touched: Touched, stored: Mapping[Place, Mask]) -> pa.Table:
-        """The ``stored`` partials of the touched groups, as rows of their table."""
+    def _partial_changes(self, part: _Part, stored: Sequence[Mask], final: Mapping[Place, Ints]) -> Changes:
+        """Partials to store, in order of (group, category, partition), and keys of those to remove."""
+        touched = part.touched()
+        places = list(self._partials.items())
+        here = [np.flatnonzero(mask[ids]) for mask, ids in zip(stored, touched.ids, strict=True)]
+        numbers = np.concatenate([_NONE, *here])
+        order = np.argsort(numbers, kind="stable")  # by group, and then by place
+        at = np.repeat(np.arange(len(places)), [len(found) for found in here])[order]
+        is_each_once = len(numbers) == len(touched.groups) and bool((np.diff(numbers[order]) == 1).all())
+        groups = touched.groups if is_each_once else touched.groups.take(pa.array(numbers[order]))
+        columns = [groups, *self._place_columns(at)]
+        states = [
+            partials.rows(ids[found]) for (_, partials), ids, found in zip(places, touched.ids, here, strict=True)
+        ]
         schema = table_specs(self.projection)[1].schema
-        tables, numbers = [schema.empty_table()], [_NONE]
-        for ids, (place, partials) in zip(touched.ids, self._partials.items(), strict=True):
-            here = np.flatnonzero(stored[place][ids])
-            batch = partials.get(ids[here])
-            columns = [batch.column(0), *place_columns(*place, len(batch)), *batch.columns[1:]]
-            tables.append(pa.Table.from_arrays(columns, schema=schema))
-            numbers.append(here)
-        order = np.argsort(np.concatenate(numbers), kind="stable")  # by group, and then by place
-        return pa.concat_tables(tables).combine_chunks().take(pa.array(order))
+        for number, acc in enumerate(self.projection.accumulators):
+            for field in acc.fields:
+                values = np.concatenate([state[number][field] for state in states])[order]
+                columns.append(arrow_of(values, schema.field(len(columns)).type))
+        upserts = pa.Table.from_arrays(columns, schema=schema)
+        return Changes(upserts, self._removed(touched, final))
+
+    def _removed(self, touched: Touched, final: Mapping[Place, Ints]) -> pa.BinaryArray | None:
+        """The keys of the partials of final groups among these."""
+        keys = []
+        for number, ((place, gone), ids) in enumerate(zip(final.items(), touched.ids, strict=True)):
+            if not len(gone):
+                continue
+            is_gone = np.zeros(len(self._partials[place]) + 1, np.bool_)
+            is_gone[gone] = True
+            rows = np.flatnonzero(is_gone[ids])
+            keys.append(encode([touched.groups.take(pa.array(rows)), *self._place_columns(np.full(len(rows), number))]))
+        return pa.concat_arrays(keys) if keys else None
+
+    def _place_columns(self, at: Ints) -> list[pa.Array]:
+        """Category and partition of the places with these numbers."""
+        categories, partitions = zip(*self._partials, strict=True)
+        return [
+            pa.array(categories, pa.string()).take(pa.array(at)),
+            pa.array(np.asarray(partitions, np.int32)[at]),
+        ]
+
+
+class _Part:
+    """Some of the groups that a commit must look at, put into order for the first who asks, and kept for the second."""
+
+    def __init__(self, places: Sequence[Partials], given: Sequence[Ints], is_all: Sequence[bool]) -> None:
+        self._asked = (places, given, is_all)
+        self._kept: Touched | None = None
+        self._lock = threading.Lock()
+
+    def touched(self) -> Touched:
+        with self._lock:
+            found, self._kept = self._kept, None
+            if found is None:
+                found = self._kept = Touched.of(*self._asked)
+            return found
 
 
 def union(some: Ints, others: Ints, count: int) -> Ints:
@@ -228,6 +299,10 @@ def union(some: Ints, others: Ints, count: int) -> Ints:
     there[some] = True
     there[others] = True
     return np.flatnonzero(there)
+
+
+def _in_parts(makers: Sequence[Callable[[], Changes]]) -> Changes | Parts:
+    return makers[0]() if len(makers) == 1 else Parts(makers)
 
 
 class Parted(Protocol):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 import pyarrow as pa
 
 from connectors.changes import Changes
+from flows.fold import Delta
 from flows.merge import Place, ViewMerge, table_specs
 from flows.ordered_merge import OrderedMerge
 from flows.progress import Progress
@@ -41,9 +42,9 @@ class EventTableMerge(ViewMerge):
         super()._forget_changes()
         self._rows_of: dict[Place, list[pa.RecordBatch]] = {place: [] for place in self.progress}
 
-    def _take(self, place: Place, groups: pa.RecordBatch) -> None:
-        self._rows_of[place].append(groups)
-        self.changed_groups += groups.num_rows
+    def _take(self, place: Place, delta: Delta) -> None:
+        self._rows_of[place].append(delta.groups)
+        self.changed_groups += delta.groups.num_rows
 
     def _tables(self) -> dict[str, Changes]:
         rows, partials, *_ = table_specs(self.projection)

@@ -33,5 +33,6 @@ def check_one_partition(projection: Projection, touched: Touched, places: Sequen
         f"view {projection.title} has a Python fold, and events of one entity are in several partitions",
         where=f"{key} in {' and '.join(holding)}",
         why="a Python fold takes the events of an entity in offset order; between partitions there is none",
-        do="key it by what the events are partitioned by (mostly the subject)\nor fold all partitions in one order:  source=in_order(category)",
+        do="key it by what the events are partitioned by (mostly the subject)\n"
+        "or fold all partitions in one order:  source=in_order(category)",
     )

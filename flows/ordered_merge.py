@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import pyarrow as pa
 
-from connectors.changes import Changes
+from connectors.changes import Changes, Parts
 from flows.fold import Delta, PartitionFold
 from flows.matching import Matches, matching
 from flows.merge import Place, ViewMerge, split_partials
@@ -79,21 +79,21 @@ class OrderedMerge(ViewMerge):
         self._told[(delta.category, delta.partition)] = delta.progress.copy()
         super().add(delta)
 
-    def _take(self, place: Place, groups: pa.RecordBatch) -> None:
-        self._arrived[place[0]].append(groups)
-        self.changed_groups += groups.num_rows
+    def _take(self, place: Place, delta: Delta) -> None:
+        self._arrived[place[0]].append(delta.groups)
+        self.changed_groups += delta.groups.num_rows
         if sum(len(batch) for batches in self._arrived.values() for batch in batches) > WAITING_MAX:
             self._release()
 
     def final_groups(self) -> int:
         return self._inner.final_groups()
 
-    def changes(self) -> dict[str, Changes]:
+    def changes(self) -> dict[str, Changes | Parts]:
         self._release()
         self._settle_counts()
         return super().changes()
 
-    def _tables(self) -> dict[str, Changes]:
+    def _tables(self) -> dict[str, Changes | Parts]:
         watermark = self._least_watermark()
         self._fold.progress.watermark = watermark
         folded = self._fold.delta()

@@ -19,6 +19,7 @@ from flows.projection import Projection
 from flows.windows import Session
 from schemas.canonical import decode
 from schemas.compiled import maker
+from schemas.errors import StoreError
 from schemas.event import TIMESTAMP
 from schemas.hashing import binary_buffers
 
@@ -62,7 +63,11 @@ class Partials:
 
     def _clear(self) -> None:
         self.table = GroupTable()
-        self.window_start, self.window_end = np.empty(0, np.int64), np.empty(0, np.int64)
+        self._room = 0
+        self.window_start, self.window_end = (
+            np.empty(0, np.int64),
+            np.empty(0, np.int64),
+        )  # empty where there are no windows
         self.states = no_states(self.projection)
 
     def __len__(self) -> int:
@@ -72,25 +77,30 @@ class Partials:
         """Ids of groups, made where they are new; arrays have room for all of them afterwards."""
         known = len(self.table)
         ids = self.table.intern(groups)
-        if len(self.table) > known:
-            self._make_room()
-            if self.projection.window:
-                fresh = np.arange(known, len(self.table))
-                (starts,) = decode_prefix(self.table.keys(fresh))
-                self.window_start[fresh], self.window_end[fresh] = starts, self.projection.window.ends(starts)
+        self._make_room(known)
         return ids
 
-    def _make_room(self) -> None:
-        size = len(self.window_start)
-        if len(self.table) <= size:
-            return
-        larger = max(1024, 2 * len(self.table))
-        self.window_start, self.window_end = (extended(a, larger) for a in (self.window_start, self.window_end))
+    def _make_room(self, known: int) -> None:
+        """For the groups that are new since so many were known."""
+        if len(self.table) > self._room:
+            self._extend(max(1024, 2 * len(self.table)))
+        if self.projection.window and len(self.table) > known:
+            fresh = np.arange(known, len(self.table))
+            (starts,) = decode_prefix(self.table.keys(fresh))
+            self.window_start[fresh], self.window_end[fresh] = starts, self.projection.window.ends(starts)
+
+    def _extend(self, larger: int) -> None:
+        self._room = larger
+        if self.projection.window:
+            self.window_start, self.window_end = (extended(a, larger) for a in (self.window_start, self.window_end))
         self.states = [{field: extended(a, larger) for field, a in state.items()} for state in self.states]
 
-    def put(self, batch: pa.RecordBatch) -> Ints:
-        """Take over whole partials (schema ``self.schema``), replacing what was there; returns their ids."""
-        ids = self.intern(batch.column("group"))
+    def put(self, batch: pa.RecordBatch, ids: Ints | None = None) -> Ints:
+        """Take over whole partials (schema ``self.schema``), replacing what was there; returns their ids.
+
+        ``ids``: those that the groups have where they come from, if groups have the same ids there as here.
+        """
+        ids = self.intern(batch.column("group")) if ids is None else self._follow(batch.column("group"), ids)
         at = 1
         if WINDOW_END.name in batch.schema.names:
             self.window_end[ids] = np.asarray(batch.column(at).cast(pa.int64()))
@@ -101,15 +111,21 @@ class Partials:
                 at += 1
         return ids
 
+    def _follow(self, groups: pa.BinaryArray, ids: Ints) -> Ints:
+        known = len(self.table)
+        if not self.table.follow(groups, ids):
+            msg = f"projection {self.projection.title}: groups whose numbers are not those of their partition's fold"
+            raise StoreError(msg, do="start the run again: it goes on from the last commit")
+        self._make_room(known)
+        return ids
+
     def get(self, ids: Ints) -> pa.RecordBatch:
         """Partials of groups, schema ``self.schema``."""
         columns = [self.table.keys(ids)]
         if WINDOW_END.name in self.schema.names:
             columns.append(pa.array(self.window_end[ids]).cast(TIMESTAMP))
         for array in (array for state in self.states for array in state.values()):
-            kind = self.schema.field(len(columns)).type
-            values = array[ids]
-            columns.append(as_binary(values) if kind == pa.binary() else pa.array(values, kind, from_pandas=False))
+            columns.append(arrow_of(array[ids], self.schema.field(len(columns)).type))
         return pa.record_batch(columns, schema=self.schema)
 
     def told(self, ids: Ints) -> tuple[pa.RecordBatch, pa.BinaryArray]:
@@ -117,8 +133,8 @@ class Partials:
         return self.get(ids), NO_GROUPS
 
     def rows(self, ids: Ints) -> list[State]:
-        """Copies of the states of groups; where an id is -1 the partial is absent: ``n == 0``, and nothing to add."""
-        return [{field: _picked(array, ids) for field, array in state.items()} for state in self.states]
+        """Copies of the states of groups."""
+        return [{field: array[ids] for field, array in state.items()} for state in self.states]
 
     def ended(self, until: int) -> Ints:
         """Ids of the groups whose window ends at or before ``until``."""
@@ -133,8 +149,15 @@ class Partials:
             return
         keep = without(np.arange(len(self.table)), ids, len(self.table))
         self.table = self.table.keep(keep)
-        self.window_start, self.window_end = self.window_start[keep], self.window_end[keep]
+        self._room = len(keep)
+        if self.projection.window:
+            self.window_start, self.window_end = self.window_start[keep], self.window_end[keep]
         self.states = [{field: array[keep] for field, array in state.items()} for state in self.states]
+
+
+def arrow_of(values: npt.NDArray[Any], kind: pa.DataType) -> pa.Array:
+    """A field of partials, as it is stored."""
+    return as_binary(values) if kind == pa.binary() else pa.array(values, kind, from_pandas=False)
 
 
 def decode_prefix(groups: pa.BinaryArray) -> list[Ints]:
@@ -167,18 +190,13 @@ def _behind(
     return ends, found
 
 
-def _picked(array: npt.NDArray[Any], ids: Ints) -> npt.NDArray[Any]:
-    """Elements by id; where that is -1 none (of the last element, which the array would give, not a bit)."""
-    absent = ids < 0
-    picked = np.zeros(len(ids), array.dtype) if absent.all() else array[ids]
-    picked[absent] = None if array.dtype == object else 0
-    return picked
+def zeros(size: int, kind: Any) -> npt.NDArray[Any]:
+    """A field of partials that are absent."""
+    return np.full(size, None, object) if kind in (object, bytes) or kind == np.dtype(object) else np.zeros(size, kind)
 
 
 def extended(array: npt.NDArray[Any], size: int) -> npt.NDArray[Any]:
-    larger = np.zeros(size, array.dtype)
-    if array.dtype == object:
-        larger[:] = None
+    larger = zeros(size, array.dtype)
     larger[: len(array)] = array
     return larger
 

@@ -24,34 +24,53 @@ def add_text_sizes(data: Bytes, starts: Ints, valid: Mask, offsets: Ints) -> boo
     for i in range(len(starts) - 1):
         if starts[i] < 0 or starts[i + 1] < starts[i] or starts[i + 1] > len(data):
             return False
+    is_plain = _is_plain(data, starts)
+    for i in range(len(starts) - 1):
         size = 1
         if len(valid) == 0 or valid[i]:
             size = 3 + starts[i + 1] - starts[i]
-            for j in range(starts[i], starts[i + 1]):
-                size += data[j] == 0
+            if not is_plain:
+                for j in range(starts[i], starts[i + 1]):
+                    size += data[j] == 0
         offsets[i + 1] += size
     return True
 
 
 @kernel
+def _is_plain(data: Bytes, starts: Ints) -> bool:
+    """Whether no byte is 0: then a value is written as it is."""
+    zeros = 0
+    for j in range(np.uint64(starts[0]), np.uint64(starts[-1])):
+        zeros += data[j] == 0
+    return zeros == 0
+
+
+@kernel
 def put_text(data: Bytes, starts: Ints, valid: Mask, out: Bytes, cursor: Ints) -> None:
+    is_plain = _is_plain(data, starts)
     for i in range(len(cursor)):
-        at = cursor[i]
+        at = np.uint64(cursor[i])  # unsigned: an index that may count from the end is looked at each time
         if len(valid) > 0 and not valid[i]:
             out[at] = 0
-            cursor[i] = at + 1
+            cursor[i] += 1
             continue
         out[at] = 1
-        at += 1
-        for j in range(starts[i], starts[i + 1]):
-            out[at] = data[j]
-            at += 1
-            if data[j] == 0:
-                out[at] = 0xFF
-                at += 1
+        at += np.uint64(1)
+        first, end = np.uint64(starts[i]), np.uint64(starts[i + 1])
+        if is_plain:
+            for j in range(end - first):
+                out[at + j] = data[first + j]
+            at += end - first
+        else:
+            for j in range(first, end):
+                out[at] = data[j]
+                at += np.uint64(1)
+                if data[j] == 0:
+                    out[at] = 0xFF
+                    at += np.uint64(1)
         out[at] = 0
-        out[at + 1] = 0
-        cursor[i] = at + 2
+        out[at + np.uint64(1)] = 0
+        cursor[i] = np.int64(at + np.uint64(2))
 
 
 @kernel
@@ -71,18 +90,18 @@ def put_bools(bits: Bytes, valid: Mask, out: Bytes, cursor: Ints) -> None:
 def put_words(words: Words, valid: Mask, out: Bytes, cursor: Ints) -> None:
     """Write the 64-bit words of each row, big-endian."""
     for i in range(len(cursor)):
-        at = cursor[i]
+        at = np.uint64(cursor[i])
         if len(valid) > 0 and not valid[i]:
             out[at] = 0
-            cursor[i] = at + 1
+            cursor[i] += 1
             continue
         out[at] = 1
-        at += 1
+        at += np.uint64(1)
         for k in range(words.shape[1]):
             for j in range(8):
-                out[at] = np.uint8((words[i, k] >> np.uint64(56 - 8 * j)) & np.uint64(0xFF))
-                at += 1
-        cursor[i] = at
+                out[at + np.uint64(j)] = np.uint8((words[i, k] >> np.uint64(56 - 8 * j)) & np.uint64(0xFF))
+            at += np.uint64(8)
+        cursor[i] = np.int64(at)
 
 
 @kernel

@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pyarrow as pa
 from hypothesis import strategies as st
 
 from connectors import fs
-from connectors.changes import Changes
+from connectors.changes import Changes, Parts
 from connectors.manifest import Manifest, TableSpec
 from connectors.table import open_writer
 from schemas.canonical import encode
@@ -73,6 +74,16 @@ def encoded(keys: set[Key]) -> pa.BinaryArray:
 
 def changes_of(upserts: dict[Key, tuple[Any, ...]], deletes: set[Key]) -> Changes:
     return Changes(table_of(upserts), encoded(deletes))
+
+
+def parts_of(upserts: dict[Key, tuple[Any, ...]], deletes: set[Key], count: int) -> Parts:
+    """The same in parts of up to so many keys, which are made when they are wanted."""
+    ordered = sorted({*upserts, *deletes}, key=lambda key: encoded({key})[0].as_py())
+    taken = [set(ordered[first : first + count]) for first in range(0, len(ordered), count)]
+    makers = [
+        partial(changes_of, {key: row for key, row in upserts.items() if key in keys}, keys & deletes) for keys in taken
+    ]
+    return Parts(makers)
 
 
 def applied(model: Model, upserts: dict[Key, tuple[Any, ...]], deletes: set[Key]) -> Model:

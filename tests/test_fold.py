@@ -11,6 +11,7 @@ import math
 import random
 from itertools import pairwise
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import polars as pl
@@ -20,6 +21,7 @@ import reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from connectors.changes import Parts
 from connectors.log import RECORDS, Slice
 from flows import Projection, agg, tumbling
 from flows.fold import PartitionFold
@@ -205,12 +207,18 @@ class View:
 
     def commit(self) -> None:
         specs = {spec.name: spec for spec in table_specs(self.projection)}
-        for name, changes in self.merge.changes().items():
-            keys = encode([changes.upserts.column(c).combine_chunks() for c in specs[name].primary_key])
-            for key in changes.deletes.to_pylist() if changes.deletes is not None else []:
-                self.tables[name].pop(key, None)
-            for key, row in zip(keys.to_pylist(), changes.upserts.to_pylist(), strict=True):
-                self.tables[name][key] = row
+        for name, changed in self.merge.changes().items():
+            before = b""
+            for changes in [make() for make in changed.makers] if isinstance(changed, Parts) else [changed]:
+                keys = encode([changes.upserts.column(c).combine_chunks() for c in specs[name].primary_key]).to_pylist()
+                removed = changes.deletes.to_pylist() if changes.deletes is not None else []
+                if isinstance(changed, Parts) and (keys or removed):
+                    assert before < min([*keys, *removed])
+                    before = max([*keys, *removed])
+                for key in removed:
+                    self.tables[name].pop(key, None)
+                for key, row in zip(keys, changes.upserts.to_pylist(), strict=True):
+                    self.tables[name][key] = row
         self.progress = {place: facts.copy() for place, facts in self.merge.progress.items()}
 
     def partials(self) -> pa.Table:
@@ -292,16 +300,17 @@ def check(view: View, spec: reference.Spec, log: list[list[tuple[int, int, bytes
 
 
 @settings(max_examples=150, deadline=None)
-@given(raw=logs, seed=st.integers(0, 2**32))
+@given(raw=logs, seed=st.integers(0, 2**32), block=st.sampled_from([1, 3, 1 << 16]))
 def test_any_slicing_commits_and_crashes_give_the_reference_rows(
-    raw: list[list[tuple[int, bytes | None]]], seed: int
+    raw: list[list[tuple[int, bytes | None]]], seed: int, block: int
 ) -> None:
     log = [offsets_of(rows) for rows in raw]
     chance = random.Random(seed)
     views = [View(windowed, len(log)), View(keyed, len(log))]
     if chance.random() < 0.5:
         views.append(View(neighbour, len(log)))
-    run(views, log, chance)
+    with patch("flows.merge.BLOCK_GROUPS", block):
+        run(views, log, chance)
     check(views[0], WINDOWED, log)
     check(views[1], KEYED, log)
 

@@ -300,6 +300,63 @@ def test_a_join_is_what_sorting_and_looking_gives_at_every_cut(
                 assert len({str({n: t.digest for n, t in m.tables.items()}) for m in manifests}) == 1
 
 
+def test_events_of_one_instant_come_by_partition_and_wait_for_each_other(tmp_path: Path) -> None:
+    """Between two commits and within one; the frontier stands at their time when the first ones are there."""
+    late_ones = [Fact("bids", 0, 1, STEP, "a", 2, None), Fact("bids", 0, 2, 9 * STEP, "a", 9, None)]
+    first_ones = [Fact("bids", p, 0, STEP, "a", number, None) for p, number in ((0, 1), (1, 3), (2, 4))]
+    ends = [Fact("bids", p, 1, 9 * STEP, "b", 0, None) for p in (1, 2)]
+    in_turn = Projection(
+        name="in_turn", source=in_order(bids), key=["item"], columns={"all": agg.collect("amount", limit=9)}
+    )
+    with open_log(str(tmp_path / "log")) as log:
+        log.create("bids", PARTITIONS)
+        append(log, [*first_ones, *ends, *late_ones])
+        for seed in range(4):
+            store, chopped = tmp_path / str(seed), Chopped(log, seed, 1)
+            run([in_turn], log=chopped, store=store, until={"bids": [1, 2, 2]}, workers=1)  # type: ignore[arg-type]
+            run([in_turn], log=chopped, store=store, until="end", workers=1)  # type: ignore[arg-type]
+            assert rows_of(store, "in_turn") == [{"item": "a", "all": [1, 2, 3, 4]}]
+
+
+def test_at_one_instant_the_right_stream_speaks_first(tmp_path: Path) -> None:
+    facts = [Fact("auctions", 0, 0, STEP, "a", 1, None), Fact("bids", 1, 0, STEP, "a", 5, None)]
+    there = {("auctions", 0), ("bids", 1)}
+    everywhere = [(name, p) for name in CATEGORIES for p in range(PARTITIONS)]
+    facts += [Fact(*place, int(place in there), 9 * STEP, None, 0, None) for place in everywhere]
+    with open_log(str(tmp_path / "log")) as log:
+        for category in CATEGORIES:
+            log.create(category, PARTITIONS)
+        append(log, facts)
+        run([table_of(KINDS[0], 0)], log=log, store=tmp_path, until="end")
+    assert [row["bid_amount"] for row in rows_of(tmp_path, "pairs")] == [5]
+
+
+def test_what_looks_back_finds_what_came_before_the_frontier(tmp_path: Path) -> None:
+    """And nulls meet nobody, not even each other."""
+    early, later = Fact("bids", 0, 0, STEP, "a", 5, None), Fact("auctions", 0, 1, 3 * STEP, "a", 1, None)
+    nulls = [Fact("bids", 0, 1, 3 * STEP, None, 7, None), Fact("auctions", 0, 2, 3 * STEP, None, 2, None)]
+    first = [
+        Fact(name, p, 0, 2 * STEP, "z", 0, None)
+        for name in CATEGORIES
+        for p in range(PARTITIONS)
+        if (name, p) != ("bids", 0)
+    ]
+    last = [
+        Fact(name, p, 1 + 2 * (p == 0) - (name == "bids") * (p == 0), 9 * STEP, "z", 0, None)
+        for name in CATEGORIES
+        for p in range(PARTITIONS)
+    ]
+    back = Kind("interval", -2 * STEP, 0)
+    with open_log(str(tmp_path / "log")) as log:
+        for category in CATEGORIES:
+            log.create(category, PARTITIONS)
+        append(log, [early, later, *nulls, *first, *last])
+        run([table_of(back, 0)], log=log, store=tmp_path, until={"auctions": [1, 1, 1], "bids": [2, 1, 1]})
+        run([table_of(back, 0)], log=log, store=tmp_path, until="end")
+    found = [(row["item"], row["bid_amount"]) for row in rows_of(tmp_path, "pairs") if row["item"] != "z"]
+    assert found == [("a", 5)]
+
+
 # -- a fold in Python whose key is not that of the partitions
 
 

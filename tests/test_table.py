@@ -34,12 +34,13 @@ from table_model import (
     failing_at,
     flip,
     fresh_digest,
+    parts_of,
     scratch,
     shown_rows,
     table_of,
 )
 
-from connectors.changes import Changes
+from connectors.changes import Changes, Parts
 from connectors.chunks import file_bytes, file_name, row_digest
 from connectors.collect import collect
 from connectors.generation import Version
@@ -74,6 +75,17 @@ def test_equal_rows_are_equal_files_whatever_the_way_there(batches: list[Any], r
         assert first.digest == second.digest
         assert {n: data_files(one)[n] for n in data_files(other)} == data_files(other)
         assert shown_rows(one) == shown_rows(other) == expected(model)
+
+
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(change, min_size=1, max_size=4), st.integers(1, 9))
+def test_changes_in_parts_are_changes_in_one(batches: list[Any], count: int) -> None:
+    with scratch() as one, scratch() as other:
+        with open_writer(one, "view", 1, TABLES) as whole, open_writer(other, "view", 1, TABLES) as parted:
+            for n, (upserts, deletes) in enumerate(batches):
+                first = whole.commit({"rows": changes_of(upserts, deletes)}, facts(n))
+                assert parted.commit({"rows": parts_of(upserts, deletes, count)}, facts(n)) == first
+        assert data_files(one) == data_files(other)
 
 
 def test_columns_may_come_in_another_order_and_in_pieces(tmp_path: Path) -> None:
@@ -118,6 +130,9 @@ def test_wrong_rows_are_refused_and_change_nothing(tmp_path: Path) -> None:
         ]:
             with pytest.raises(UsageError, match=text):
                 writer.commit({"rows": Changes(bad)}, facts(1))
+        after = lambda: Changes(table_of({(0, "a"): (1.0, b"x")}))  # noqa: E731
+        with pytest.raises(UsageError, match="do not follow each other"):
+            writer.commit({"rows": Parts([lambda: Changes(good), after])}, facts(1))
         with pytest.raises(UsageError, match="JSON"):
             writer.commit({}, {"cut": {"orders": [float("nan")]}})
         assert writer.manifest is None

@@ -1,0 +1,51 @@
+"""How a job gets its memory: freed arrays go to whoever wants one next, or back to the system, instead of lying about.
+
+A job makes and drops arrays of up to a few megabytes all the time, in several threads. Left alone, glibc's allocator learns from
+the largest of them that all should come from its heaps, of which it makes one for nearly every thread, and each keeps what was
+once needed: half the memory of a job with many open windows. So a job has few heaps, and what is large is memory of its own.
+
+Nothing depends on this but time and room. Whoever sets ``MALLOC_...`` or ``GLIBC_TUNABLES`` in the environment has the last word.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import pyarrow as pa
+
+MIB = 1 << 20
+HEAPS = 2
+LARGE_BYTES = 4 * MIB
+"""From here on an allocation is memory of its own, which goes back to the system when it is freed."""
+KEPT_BYTES = 16 * MIB
+"""What a heap may keep at its end: enough for the arrays of a slice or of a block, which would else be fresh memory every time."""
+TRIM_THRESHOLD, MMAP_THRESHOLD, ARENA_MAX = -1, -3, -8
+"""Parameters of mallopt(3)."""
+
+
+@contextmanager
+def sparing() -> Iterator[None]:
+    """For the time of a job. glibc's settings stay: it cannot be asked what they were."""
+    _tune()
+    try:
+        yield
+    finally:
+        let_go()
+
+
+def let_go() -> None:
+    """Give back what Arrow keeps for threads that are gone: after a commit, whose threads are."""
+    pa.default_memory_pool().release_unused()
+
+
+def _tune() -> None:
+    if any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
+        return
+    with suppress(OSError):
+        libc = ctypes.CDLL(None)
+        if hasattr(libc, "gnu_get_libc_version"):  # no other C library knows these
+            for parameter, value in ((MMAP_THRESHOLD, LARGE_BYTES), (TRIM_THRESHOLD, KEPT_BYTES), (ARENA_MAX, HEAPS)):
+                libc.mallopt(parameter, value)
