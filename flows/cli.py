@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import click
 
-from flows import cli_archive, cli_proof
+from flows import cli_archive, cli_definition, cli_proof
 from flows.cli_options import options, picked, print_json, view_name
 from flows.stopping import stop_on_signals
 from schemas.errors import RefoldError, UsageError
@@ -20,6 +20,8 @@ refold keeps tables that follow event streams, and can prove that they are right
 
 \b
   refold demo                              a year of flights: fold, break, verify, rebuild
+  refold check                             is every projection well defined? what is wrong, and where
+  refold explain departures_by_hour        what a projection reads, keeps and makes
   refold run departures_by_hour            follow the log; Ctrl-C stops, the next start goes on
   refold query "FROM aircraft LIMIT 5"     SQL over the committed views
   refold status                            where each view stands, and how far behind the log
@@ -324,7 +326,7 @@ def demo(log: str | None, directory: str, days: int, workers: int | None) -> Non
     sys.exit(0 if run_demo(log, Path(directory), days, workers, click.echo) else 1)
 
 
-for command in (*cli_proof.COMMANDS, *cli_archive.COMMANDS):
+for command in (*cli_definition.COMMANDS, *cli_proof.COMMANDS, *cli_archive.COMMANDS):
     main.add_command(command)
 
 if __name__ == "__main__":

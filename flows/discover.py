@@ -15,6 +15,7 @@ from flows.projection import Projection
 from schemas.errors import UsageError
 
 ENGINE_ROOM = frozenset(
+    "checking cli_definition explained_joins explained_text explained_words explaining importing matching picturing risks state_size "
     "code_text entities fold_guard one_partition purity python_folds refolding returned "
     "calendars chained_merge chains definition hops join_kernels joins ordered_merge said session_merge sessions sides waiting "
     "accumulators agg cli cli_archive cli_options cli_proof cluster committer demo derived discover "
@@ -41,14 +42,20 @@ def projections(modules: Sequence[str] = ()) -> dict[str, Projection]:
 
 
 def _modules(named: Sequence[str]) -> Iterable[ModuleType]:
+    return map(imported, module_names(named))
+
+
+def module_names(named: Sequence[str]) -> list[str]:
+    """The modules to look through; ``named``: those of ``--flows``."""
     own = [f"flows.{info.name}" for info in pkgutil.iter_modules(flows.__path__) if info.name not in ENGINE_ROOM]
     extra = [*named, *os.environ.get("REFOLD_FLOWS", "").split(",")]
     if "" not in sys.path:
         sys.path.insert(0, "")  # modules of the project that refold is used in
-    return [_import(name.strip()) for name in [*own, *extra] if name.strip()]
+    return [name.strip() for name in [*own, *extra] if name.strip()]
 
 
-def _import(name: str) -> ModuleType:
+def imported(name: str) -> ModuleType:
+    """A module. Raises ``UsageError`` where there is none of that name, and whatever importing it raises."""
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
