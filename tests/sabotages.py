@@ -561,6 +561,14 @@ SABOTAGES = [
         ("tests/test_python_folds.py", "-k", "partition or deleted"),
     ),
     Sabotage(
+        "fold-numbers-refused",
+        "a view takes over the numbers of entities of which one was refused",
+        "flows/fold.py",
+        "and not projection.select and not projection.fold",
+        "and not projection.select",
+        ("tests/test_python_folds.py", "-k", "numbered"),
+    ),
+    Sabotage(
         "fold-marks-refused",
         "an event that a fold refused leaves a partial of its entity",
         "flows/fold.py",

@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import reference
@@ -46,6 +47,8 @@ def examples(default: int, **more: Any) -> settings:
 
 # -- any schedule
 
+BLOCKS = st.sampled_from([1, 3, 1 << 16])
+
 
 @dataclass(frozen=True)
 class Case:
@@ -53,6 +56,8 @@ class Case:
     log: list[list[Entry]]
     origin: list[int] | None
     lots_seed: int
+    block: int
+    """Groups of which a commit makes rows together."""
 
 
 @st.composite
@@ -64,7 +69,7 @@ def cases(draw: st.DrawFn, *, large: bool) -> Case:
         views[-1] = draw(folded_pairs(views[-1].projection.name))
         log = [of_partition(entries, partition) for partition, entries in enumerate(log)]
     origin = [draw(st.integers(0, len(part))) for part in log] if draw(st.integers(0, 5)) == 5 else None
-    return Case(views, log, origin, draw(SEEDS))
+    return Case(views, log, origin, draw(SEEDS), draw(BLOCKS))
 
 
 def follow(case: Case) -> int:
@@ -81,7 +86,8 @@ def follow(case: Case) -> int:
             ]
             some = lots.sample(case.views, lots.randint(1, len(case.views)))
             until = lots.choice(["end", list(log.ends)])
-            note(disturbed(log, lots, folding(some, log, store, until=until, origin=case.origin)))
+            with patch("flows.merge.BLOCK_GROUPS", case.block):
+                note(disturbed(log, lots, folding(some, log, store, until=until, origin=case.origin)))
             for pair in case.views:
                 check(store, pair, case.log, case.origin)
         log.ends = ends
@@ -98,9 +104,13 @@ def finish(case: Case, log: MemoryLog, store: Path) -> None:
     fitting = [pair for pair in case.views if outcome(pair, case.log, log.ends, case.origin).fits]
     for pair in case.views:
         if pair not in fitting:
-            with pytest.raises(DataError, match="does not fit int64"), clock(lambda: 0.0):
+            with (
+                pytest.raises(DataError, match="does not fit int64"),
+                clock(lambda: 0.0),
+                patch("flows.merge.BLOCK_GROUPS", case.block),
+            ):
                 fold([pair], log, store, until="end", origin=case.origin)
-    with clock(lambda: 0.0):
+    with clock(lambda: 0.0), patch("flows.merge.BLOCK_GROUPS", case.block):
         if fitting:
             fold(
                 fitting,
@@ -131,7 +141,11 @@ def cases_of_folds(draw: st.DrawFn) -> Case:
     """A view with a Python fold alone; whole numbers may be beyond what a state can hold."""
     log = draw(st.booleans().flatmap(lambda large: partitions(large=large)))
     return Case(
-        [draw(folded_pairs())], [of_partition(part, number) for number, part in enumerate(log)], None, draw(SEEDS)
+        [draw(folded_pairs())],
+        [of_partition(part, number) for number, part in enumerate(log)],
+        None,
+        draw(SEEDS),
+        draw(BLOCKS),
     )
 
 
