@@ -162,7 +162,7 @@ def cases_of_chains(draw: st.DrawFn) -> Case:
     views = [draw(chains(sums=large)), *([draw(pairs("neighbour"))] if draw(st.booleans()) else [])]
     log = draw(partitions(large=large))
     origin = [draw(st.integers(0, len(part))) for part in log] if draw(st.integers(0, 5)) == 5 else None
-    return Case(views, log, origin, draw(SEEDS))
+    return Case(views, log, origin, draw(SEEDS), draw(BLOCKS))
 
 
 @examples(25)
