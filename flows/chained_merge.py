@@ -21,11 +21,12 @@ import pyarrow as pa
 from connectors.changes import Changes, Parts
 from connectors.chunks import contiguous
 from connectors.sorting import sorted_order
+from flows import merge
 from flows.chains import EVENT_TIME
 from flows.evaluation import compute, truth
 from flows.finishing import row_changes
 from flows.fold import Delta, PartitionFold
-from flows.merge import BLOCK_GROUPS, Place, ViewMerge
+from flows.merge import Place, ViewMerge
 from flows.partials import Partials
 from flows.progress import Progress
 from flows.projection import Projection
@@ -142,8 +143,8 @@ class ChainedMerge(ViewMerge):
 
     def _made(self, groups: Ints) -> Changes:
         tables = [self.projection.folded_schema.empty_table()]
-        for first in range(0, len(groups), BLOCK_GROUPS):
-            tables.append(self._folded(self._held.members(groups[first : first + BLOCK_GROUPS])))
+        for first in range(0, len(groups), merge.BLOCK_GROUPS):
+            tables.append(self._folded(self._held.members(groups[first : first + merge.BLOCK_GROUPS])))
         found = pa.concat_tables(tables).combine_chunks()
         changes = row_changes(self.projection, found)
         empty = self._held.groups.keys(groups[self._held.is_empty(groups)])
