@@ -42,15 +42,12 @@ def _reads(facts: dict[str, Any]) -> Iterator[Line]:
             yield "", f" of every event: {'; '.join(common)}"
         if reading["where"]:
             yield "", f" only those for which it is true: {reading['where']}"
-    yield (
-        "",
-        "A record with a bad envelope is a dead letter, and one in which a column of these is bad, or required and missing",
-    )
+    yield "", "A record is a dead letter when its envelope is bad, or a column of these is bad, or required and missing"
 
 
 def _rows(facts: dict[str, Any]) -> Iterator[Line]:
     if facts["waits"]:
-        yield "joins", facts["waits"]["words"]
+        yield "source", facts["waits"]["words"]
     for label, (name, said) in _labelled("derives", list(facts["derive"].items())):
         yield label, f"{name} = {said}"
     if facts["where"]:
@@ -120,20 +117,16 @@ def _waiting(facts: dict[str, Any]) -> Iterator[Line]:
 
 def _formula(facts: dict[str, Any]) -> str:
     state = facts["state"]
-    groups = "a group that is not final" if facts["window"] else "a group: none is ever final"
-    each = groups if facts["waits"] else f"{groups}, in each partition that has events of it"
+    groups = "a group that is not final" if facts["window"] else "a group (none is ever final)"
+    each = groups if facts["waits"] else f"{groups} in a partition that has events of it"
     size = f"partials x {state['bytes']} bytes x {state['copies']} (the fold and the merge)"
     return f"{size}, up to {state['spare']} times that as arrays grow. A partial is {each}"
 
 
 def _merge(facts: dict[str, Any]) -> Iterator[Line]:
     yield "merge", facts["merge"]["words"]
-    yield (
-        "commit",
-        (
-            f"rows lie in files of {facts['commit']['mean_rows_of_a_chunk']:,} rows in the mean, {facts['commit']['words']}"
-        ),
-    )
+    size = f"{facts['commit']['mean_rows_of_a_chunk']:,} rows in the mean"
+    yield "commit", f"rows lie in files of {size}, {facts['commit']['words']}"
 
 
 def _stored(facts: dict[str, Any]) -> Iterator[Line]:

@@ -144,7 +144,7 @@ def test_words_of_a_windowed_view() -> None:
 
 def test_words_of_a_keyed_view() -> None:
     said = text(aircraft)
-    assert "A partial is a group: none is ever final, in each partition that has events of it" in said
+    assert "A partial is a group (none is ever final) in a partition that has events of it" in said
     assert "a commit rewrites most chunks" in said
     assert " window " not in said and " late " not in said
 
