@@ -37,6 +37,8 @@ def definition_of(projection: Projection) -> str:
 
 
 def _source(projection: Projection, place: str) -> dict[str, Any]:
+    if projection.upstream:
+        return {"source": {"projection": json.loads(projection.upstream.definition)}}
     if projection.source is None:
         return _category(projection.category, projection.events, projection.reads)
     sides = [

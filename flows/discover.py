@@ -17,12 +17,12 @@ from schemas.errors import UsageError
 ENGINE_ROOM = frozenset(
     "checking cli_definition explained_joins explained_text explained_words explaining importing matching picturing risks state_size "
     "code_text entities fold_guard one_partition purity python_folds refolding returned "
-    "calendars definition hops join_kernels joins ordered_merge said session_merge sessions sides waiting "
+    "calendars chained_merge chains definition hops join_kernels joins ordered_merge said session_merge sessions sides waiting "
     "accumulators agg cli cli_archive cli_options cli_proof cluster committer demo derived discover "
     "decimal_rules decimals display engine entries evaluation event_table expressions facts finishing "
     "flights_facts flights_feed fold grouping groups job kernels kinds memory merge merging pacing partials "
     "pipeline progress projection query ranked repairing running sketches status stopping touched "
-    "variances verdicts verification windows".split()
+    "upstream_rows variances verdicts verification windows".split()
 )
 """Modules of this package that hold no projections: not worth importing to look for them."""
 

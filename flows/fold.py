@@ -294,7 +294,7 @@ class PartitionFold:
         return compute(given, n, self.projection.derive, wanted)
 
     def _column(self, decoded: Decoded, name: str, rows: Ints | None) -> pa.Array:
-        if name == "event_time":
+        if name == "event_time" and name in self.projection.built_in:
             return pa.array(decoded.event_time if rows is None else decoded.event_time[rows]).cast(TIMESTAMP)
         if name == "event_type" and name not in self.projection.fields:
             names = pa.array([event.type_name for event in decoded.types], pa.string())

@@ -154,7 +154,7 @@ class Job:
             check_definition(projection, facts)
             standing = standing_of(facts)
             check_log(projection, standing, infos, log)
-        found = split_partials(projection, partials) if partials is not None else {}
+        found = split_partials(projection.bottom, partials) if partials is not None else {}
         for place, progress in standing.progress.items():
             fold = PartitionFold(projection.reading(place[0]), *place, progress, found.get(place))
             if place not in self._pipelines:

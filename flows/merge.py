@@ -29,6 +29,7 @@ from flows.partials import GROUP, Partials, arrow_of, partial_fields, zeros
 from flows.progress import NO_WATERMARK, Progress
 from flows.projection import Projection
 from flows.touched import Touched, blocks
+from flows.upstream_rows import upstream_spec
 from flows.waiting import pending_spec
 from schemas.canonical import decode, encode
 from schemas.errors import StoreError
@@ -49,6 +50,9 @@ Place = tuple[str, int]
 
 def table_specs(projection: Projection) -> list[TableSpec]:
     """The tables of a view. Partials are checkpointed state and never shown to readers."""
+    if projection.upstream:
+        rows = TableSpec("rows", projection.schema, projection.primary_key)
+        return [rows, *table_specs(projection.upstream)[1:], upstream_spec(projection)]
     place = [pa.field("category", pa.string(), nullable=False), pa.field("partition", pa.int32(), nullable=False)]
     partials = pa.schema([GROUP, *place, *partial_fields(projection)])
     specs = [
@@ -158,6 +162,12 @@ class ViewMerge:
         lowest = min(facts.watermark for facts in self.progress.values())
         return None if lowest == NO_WATERMARK else lowest - self.projection.held_us
 
+    def settled(self, instants: Ints) -> Mask:
+        """The instants before which no row starts that can still change, or come. Asked after ``changes``, of views with windows."""
+        window = self.projection.window
+        assert window is not None
+        return self._are_final(window.ends(window.starts(instants - 1)))  # of the last window that starts before
+
     def final_groups(self) -> int:
         """Partials of final groups, which the next commit lets go of."""
         self._let_go()
@@ -218,9 +228,12 @@ class ViewMerge:
             return [*keys, *values]
         if ends is None:
             ends = window.ends(np.asarray(keys[0].cast(pa.int64())))
+        return [keys[0], pa.array(ends).cast(TIMESTAMP), *keys[1:], *values, pa.array(self._are_final(ends))]
+
+    def _are_final(self, ends: Ints) -> Mask:
+        """Of windows that end there."""
         until = self.final_until_us()
-        is_final = np.zeros(len(ends), np.bool_) if until is None else ends <= until
-        return [keys[0], pa.array(ends).cast(TIMESTAMP), *keys[1:], *values, pa.array(is_final)]
+        return np.zeros(len(ends), np.bool_) if until is None else ends <= until
 
     def _stored(self, changed: Mapping[Place, Ints], final: Mapping[Place, Ints]) -> list[Mask]:
         """By place, which partials are to be stored. There is one more, for the id -1 (not there): it is not."""

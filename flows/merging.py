@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 import pyarrow as pa
 
 from connectors.changes import Changes
+from flows.chained_merge import ChainedMerge
 from flows.fold import Delta
 from flows.merge import Place, ViewMerge, table_specs
 from flows.ordered_merge import OrderedMerge
@@ -21,6 +22,8 @@ Stored = Callable[[str], pa.Table]
 
 def merge_of(projection: Projection, progress: Mapping[Place, Progress], stored: Stored | None) -> ViewMerge:
     """``progress``: every place the view reads, in order; ``stored``: None before the first commit."""
+    if projection.upstream is not None:
+        return ChainedMerge(projection, merge_of(projection.upstream, progress, stored), stored)
     if projection.source is not None:
         return OrderedMerge(projection, progress, stored, _merge_of_groups)
     return _merge_of_groups(projection, progress, stored("partials") if stored else None)

@@ -26,6 +26,7 @@ from flows.waiting import (
     SEEN,
     WAITING,
     Held,
+    Ints,
     Mask,
     as_pending,
     in_order,
@@ -84,6 +85,9 @@ class OrderedMerge(ViewMerge):
         self.changed_groups += delta.groups.num_rows
         if sum(len(batch) for batches in self._arrived.values() for batch in batches) > WAITING_MAX:
             self._release()
+
+    def settled(self, instants: Ints) -> Mask:
+        return self._inner.settled(instants)
 
     def final_groups(self) -> int:
         return self._inner.final_groups()

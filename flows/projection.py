@@ -18,6 +18,7 @@ An *event table* has no fold: ``select=["event_time", "origin"]`` (or a mapping,
 ``columns`` gives one row an event, with the columns ``partition`` (int32), ``offset`` (int64) and those selected.
 
 A *Python fold* in the place of ``columns`` (``fold=python_fold(...)``, see ``flows.python_folds``) gives one row an entity.
+``source=``, in the place of a category: a join (``flows.joins``), or another projection, whose rows are folded (``flows.chains``).
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ import pyarrow as pa
 from flows import decimal_rules
 from flows.accumulators import Count
 from flows.agg import Aggregation
+from flows.chains import built_in, category_of, check, fields_of, part_of
 from flows.definition import definition_of
 from flows.entities import EntityStates
 from flows.expressions import render
@@ -66,7 +68,7 @@ class Projection:
         name: str,
         version: int = 1,
         category: Category | None = None,
-        source: Join | None = None,
+        source: Join | Projection | None = None,
         columns: Mapping[str, Aggregation] | None = None,
         events: Sequence[type[Event]] | None = None,
         derive: Mapping[str, Said] | None = None,
@@ -79,7 +81,11 @@ class Projection:
         having: Said | None = None,
         fold: PythonFold | None = None,
     ) -> None:
-        self.name, self.version, self.source, self.window, self.fold = name, version, source, window, fold
+        self.name, self.version, self.window, self.fold = name, version, window, fold
+        self.source = source if isinstance(source, Join) else None
+        self.upstream = part_of(source, name, version) if isinstance(source, Projection) else None
+        self.built_in = built_in(self.upstream) if self.upstream else BUILT_IN
+        self.bottom: Projection = self.upstream.bottom if self.upstream else self  # what is folded of events
         self.category = self._main_category(category, events)
         self.events = tuple(self.category.events if events is None else events)
         self.allowed_lateness_us = allowed_lateness // _US
@@ -88,6 +94,7 @@ class Projection:
         self.select, self.key = as_expressions(select), as_expressions(key)
         self.columns = dict(columns or {})
         self._check_kind()
+        check(self, self.upstream)
         self._check_names()
         self.fields = self._readable_fields()
         self.reads = self._check_reads()
@@ -101,10 +108,10 @@ class Projection:
         return Projection(
             name=self.name,
             version=self.version,
-            category=category,
-            source=self.source,
+            category=None if self.upstream else category,
+            source=self.upstream.over(category) if self.upstream else self.source,
             columns=self.columns,
-            events=None if self.source else self.events,
+            events=None if self.source or self.upstream else self.events,
             derive=self.derive,
             where=self.where,
             select=self.select,
@@ -125,11 +132,13 @@ class Projection:
 
     @property
     def categories(self) -> tuple[Category, ...]:
-        return tuple(stream.category for stream in self.source.streams) if self.source else (self.category,)
+        return (
+            tuple(stream.category for stream in self.bottom.source.streams) if self.bottom.source else (self.category,)
+        )
 
     def reading(self, category: str) -> Projection:
-        """What is folded of each partition of a category: this, or a side of a join."""
-        return self.sides.get(category, self)
+        """What is folded of each partition of a category: this, or a side of a join, or what this is a projection of."""
+        return self.bottom.sides.get(category, self.bottom)
 
     @property
     def held_us(self) -> int:
@@ -256,11 +265,12 @@ class Projection:
             raise self._wrong(f"the key columns {hidden} would be hidden", "names of the key begin with a letter")
 
     def _main_category(self, category: Category | None, events: Sequence[type[Event]] | None) -> Category:
-        if (category is None) == (self.source is None):
+        source = self.source or self.upstream
+        if (category is None) == (source is None):
             raise self._wrong("neither or both of category= and source=", "give one of them")
-        if self.source is not None and events is not None:
+        if source is not None and events is not None:
             raise self._wrong("events= beside source=", "say it of the stream:  stream(category, SomeEvent)")
-        return category or self.source.left.category  # type: ignore[union-attr]
+        return category or category_of(source)
 
     def _sides(self) -> dict[str, Projection]:
         """The event tables that an ordered projection waits for, by category; the left one is the first."""
@@ -283,8 +293,8 @@ class Projection:
         return made
 
     def _readable_fields(self) -> dict[str, Field]:
-        if self.source is not None:
-            return self.source.fields()
+        if self.source or self.upstream:
+            return fields_of(self.source or self.upstream)
         fields: dict[str, Field] = {}
         for event in self.events:
             for field in event.fields:
@@ -303,15 +313,15 @@ class Projection:
             reads |= set(expression.meta.root_names())
         earlier: set[str] = set()
         for name, expression in self.derive.items():
-            if name in self.fields or name in BUILT_IN:
+            if name in self.fields or name in self.built_in:
                 raise self._wrong(f"the derived column `{name}` has the name of a field", "rename it")
             if early := [root for root in expression.meta.root_names() if root in self.derive and root not in earlier]:
                 raise self._wrong(f"the derived column `{name}` reads `{early[0]}`, which comes later", "reorder them")
             earlier.add(name)
-        found = sorted(reads - set(self.derive))
+        found, known = sorted(reads - set(self.derive)), [*self.fields, *self.built_in, *self.derive]
         for name in found:
-            if name not in self.fields and name not in BUILT_IN:
-                raise self._wrong(f"no event has a field `{name}`", hint(name, [*self.fields, *BUILT_IN, *self.derive]))
+            if name not in known:
+                raise self._wrong(f"no event has a field `{name}`", hint(name, known))
         return tuple(found)
 
     def _all_expressions(self) -> dict[str, pl.Expr]:
@@ -322,7 +332,7 @@ class Projection:
         return found | self.expressions()
 
     def _expression_types(self) -> dict[str, pa.DataType]:
-        fields = [pa.field(name, BUILT_IN.get(name) or self.fields[name].type) for name in self.reads]
+        fields = [pa.field(name, self.built_in.get(name) or self.fields[name].type) for name in self.reads]
         frame = pl.from_arrow(pa.schema(fields).empty_table())
         assert isinstance(frame, pl.DataFrame)
         types = {}

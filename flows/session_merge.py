@@ -75,6 +75,12 @@ class SessionMerge(ViewMerge):
             ids = self._partials[place].table.find(delta.gone)
             self._gone[place].append(ids[ids >= 0])  # what came and went since the last commit may never have been here
 
+    def settled(self, instants: Ints) -> Mask:
+        """What comes starts behind where windows are final to, or in a session that is open: such a one may grow, and become shown."""
+        starts = [partials.window_start[: len(partials)] for partials in self._partials.values()]
+        earliest = np.concatenate([_NONE, *starts]).min(initial=np.iinfo(np.int64).max)
+        return self._are_final(instants) & (instants <= earliest)
+
     def _tables(self) -> dict[str, Changes]:
         gone = {place: np.concatenate([_NONE, *ids]) for place, ids in self._gone.items()}
         changed, until = self._changed_ids(), self.final_until_us()

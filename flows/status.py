@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,8 @@ def summary(view: View) -> dict[str, Any]:
 def final_until_us(facts: Mapping[str, Any]) -> int | None:
     """Windows that end at or before this instant are final; None: none is, or the view has no windows."""
     definition = _definition(facts)
+    if (below := definition.get("source", {}).get("projection")) is not None:
+        return _settled_until_us(facts, definition, below)
     marks = [place["watermark_us"] for log in facts["log"].values() for place in log["partitions"]]
     if definition["window"] is None or None in marks:
         return None
@@ -51,9 +54,18 @@ def final_until_us(facts: Mapping[str, Any]) -> int | None:
     return min(marks) - definition["allowed_lateness_us"] - held
 
 
-def _definition(facts: Mapping[str, Any]) -> dict[str, Any]:
-    import json
+def _settled_until_us(facts: Mapping[str, Any], definition: dict[str, Any], below: dict[str, Any]) -> int | None:
+    """Of a projection of a projection: up to where no window starts that is open. None also where that cannot be told from facts
+    alone: over sessions, and over days of a calendar."""
+    until = final_until_us({**facts, "definition": json.dumps(below)})
+    window = below["window"]
+    if definition["window"] is None or until is None or "size_us" not in window:
+        return None
+    step = window.get("step_us", window["size_us"])
+    return int((until - window["size_us"]) // step * step + step)
 
+
+def _definition(facts: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(facts["definition"])
     return found
 

@@ -21,6 +21,7 @@ from unittest import mock
 
 import pyarrow as pa
 import reference
+import reference_chain
 from memory_log import MemoryLog, Partitions, records_before
 from random_projection import Pair, things
 
@@ -31,7 +32,6 @@ from flows import Projection, run
 from flows.committer import Pace
 from schemas.errors import DataError, LogUnreachable, RefoldError
 
-TABLES = ("rows", "late", "dead_letters", "partials")
 PACE = Pace(interval_s=1.0, allow_dead_letters=True)
 
 
@@ -42,7 +42,7 @@ def outcome(pair: Pair, log: Partitions, cut: Sequence[int], origin: Sequence[in
     records = records_before(log, cut)
     if origin is not None:
         records = [[r for r in part if r[0] >= first] for part, first in zip(records, origin, strict=True)]
-    return reference.fold(records, pair.spec)
+    return reference_chain.fold(records, pair.spec)
 
 
 def check(store: Path, pair: Pair, log: Partitions, origin: Sequence[int] | None = None) -> Manifest | None:
@@ -108,7 +108,7 @@ def place(row: dict[str, Any]) -> tuple[int, int]:
 
 
 def digests(manifest: Manifest) -> dict[str, str]:
-    return {name: manifest.tables[name].digest for name in TABLES}
+    return {name: table.digest for name, table in manifest.tables.items()}
 
 
 @contextmanager

@@ -19,6 +19,7 @@ import polars as pl
 from hypothesis import strategies as st
 from random_windows import US, WINDOWS
 from reference import Instant, Spec
+from reference_chain import Chain
 
 from flows import Projection, agg
 from flows.agg import Input
@@ -142,7 +143,7 @@ class Pair:
     """The same projection for refold and for the reference."""
 
     projection: Projection
-    spec: Spec
+    spec: Spec | Chain
 
     def __repr__(self) -> str:
         """For the report of a failure: the definition says it all."""

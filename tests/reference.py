@@ -85,6 +85,8 @@ class Outcome:
     counts: list[dict[str, int]] = field(default_factory=list)
     """Per partition, records by what became of them."""
     watermarks: list[int | None] = field(default_factory=list)
+    windows: list[tuple[int, int]] = field(default_factory=list)
+    """Of all rows, also of those that are left out."""
 
     @property
     def fits(self) -> bool:
@@ -156,6 +158,7 @@ def fold(partitions: list[list[Record]], spec: Spec) -> Outcome:
     folded = [(window, key, row_of(parts, spec)) for (window, *key), parts in united(partials, spec)]
     folded += [((None, None), key, dict(row)) for key, (_, row) in entities.items() if row is not None]
     for (start, end), key, row in folded:
+        outcome.windows.append((start, end))
         for name, value_of in spec.finish.items():
             row[name] = value_of(row)
         if spec.having(row) is not True:

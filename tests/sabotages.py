@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 GOLDEN = "tests/test_golden.py"
 AGGREGATIONS = "tests/test_aggregations.py"
+CHAINS = "tests/test_chains.py"
 JOINS = ("tests/test_joins.py", "-k")
 
 
@@ -501,6 +502,47 @@ SABOTAGES = [
         'if kind == "BinaryExpr" and body["op"] in () and self._all',
         ("tests/test_projection.py",),
     ),
+    # -- projections of projections
+    Sabotage(
+        "chain-any-order",
+        "rows of a group are folded in the order in which they came, and not in that of their key",
+        "flows/chained_merge.py",
+        "ordered = members[sorted_order(self._held.keys.keys(members))]",
+        "ordered = np.sort(members)",
+        (f"{CHAINS}::test_first_and_last_go_by_the_key_of_the_source",),
+    ),
+    Sabotage(
+        "chain-left-group",
+        "a group that a row has left is not looked at again",
+        "flows/chained_merge.py",
+        "touched = [self._held.remove(gone)]",
+        "touched = [self._held.remove(gone)[:0]]",
+        (f"{CHAINS}::test_a_row_leaves_the_group_that_it_no_longer_belongs_to",),
+    ),
+    Sabotage(
+        "chain-empty-group",
+        "a group without rows keeps its row",
+        "flows/chained_merge.py",
+        "pa.concat_arrays([empty] if changes.deletes is None else [empty, changes.deletes])",
+        "changes.deletes",
+        (f"{CHAINS}::test_rows_that_become_one_or_move_are_counted_once",),
+    ),
+    Sabotage(
+        "chain-early-final",
+        "a day is final when an hour that began in it is still open",
+        "flows/merge.py",
+        "return self._are_final(window.ends(window.starts(instants - 1)))",
+        "return self._are_final(instants)",
+        (f"{CHAINS}::test_a_day_is_not_final_before_an_hour_that_began_in_it_is",),
+    ),
+    Sabotage(
+        "chain-open-session",
+        "a day is final when a session that began in it may still go on",
+        "flows/session_merge.py",
+        "return self._are_final(instants) & (instants <= earliest)",
+        "return self._are_final(instants)",
+        (f"{CHAINS}::test_a_session_that_begins_in_a_day_keeps_it_open",),
+    ),
     # -- Python folds
     Sabotage(
         "fold-deletes",
@@ -517,6 +559,14 @@ SABOTAGES = [
         "if not len(twice):",
         "if True:",
         ("tests/test_python_folds.py", "-k", "partition or deleted"),
+    ),
+    Sabotage(
+        "fold-numbers-refused",
+        "a view takes over the numbers of entities of which one was refused",
+        "flows/fold.py",
+        "and not projection.select and not projection.fold",
+        "and not projection.select",
+        ("tests/test_python_folds.py", "-k", "numbered"),
     ),
     Sabotage(
         "fold-marks-refused",

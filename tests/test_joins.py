@@ -13,6 +13,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import polars as pl
 import pyarrow as pa
@@ -269,9 +270,15 @@ def check(store: Path, facts: list[Fact], kind: Kind, lateness: int) -> None:
 
 
 @settings(max_examples=int(os.environ.get("REFOLD_EXAMPLES") or 12), deadline=None, print_blob=True)
-@given(logs(), st.sampled_from(KINDS), st.sampled_from([0, STEP, 4 * STEP]), st.integers(0, 2**32))
+@given(
+    logs(),
+    st.sampled_from(KINDS),
+    st.sampled_from([0, STEP, 4 * STEP]),
+    st.integers(0, 2**32),
+    st.sampled_from([1, 3, 1 << 16]),
+)
 def test_a_join_is_what_sorting_and_looking_gives_at_every_cut(
-    facts: list[Fact], kind: Kind, lateness: int, seed: int
+    facts: list[Fact], kind: Kind, lateness: int, seed: int, block: int
 ) -> None:
     lots = random.Random(seed)
     views = [table_of(kind, lateness), folded_by(kind, lateness)]
@@ -292,7 +299,8 @@ def test_a_join_is_what_sorting_and_looking_gives_at_every_cut(
                 }
                 chopped: Any = Chopped(log, lots.randint(0, 2**32), 4)
                 pace = Pace(interval_s=lots.choice([0.0, 1000.0]))
-                run(views, log=chopped, store=store, until=cut, workers=lots.choice([1, 2]), pace=pace)
+                with patch("flows.merge.BLOCK_GROUPS", block):
+                    run(views, log=chopped, store=store, until=cut, workers=lots.choice([1, 2]), pace=pace)
                 check(store, facts, kind, lateness)
             run(views, log=log, store=fresh, until="end")
             for view in views:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import reference
@@ -26,6 +27,7 @@ from hypothesis import given, note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from memory_log import CONTROL, REMOVED, Entry, MemoryLog
+from random_chain import chains
 from random_fold import folded_pairs, of_partition
 from random_projection import TYPES, Moved, Pair, pairs, things
 from random_records import SEEDS, entry, partitions, value
@@ -45,6 +47,8 @@ def examples(default: int, **more: Any) -> settings:
 
 # -- any schedule
 
+BLOCKS = st.sampled_from([1, 3, 1 << 16])
+
 
 @dataclass(frozen=True)
 class Case:
@@ -52,6 +56,8 @@ class Case:
     log: list[list[Entry]]
     origin: list[int] | None
     lots_seed: int
+    block: int
+    """Groups of which a commit makes rows together."""
 
 
 @st.composite
@@ -63,7 +69,7 @@ def cases(draw: st.DrawFn, *, large: bool) -> Case:
         views[-1] = draw(folded_pairs(views[-1].projection.name))
         log = [of_partition(entries, partition) for partition, entries in enumerate(log)]
     origin = [draw(st.integers(0, len(part))) for part in log] if draw(st.integers(0, 5)) == 5 else None
-    return Case(views, log, origin, draw(SEEDS))
+    return Case(views, log, origin, draw(SEEDS), draw(BLOCKS))
 
 
 def follow(case: Case) -> int:
@@ -80,7 +86,8 @@ def follow(case: Case) -> int:
             ]
             some = lots.sample(case.views, lots.randint(1, len(case.views)))
             until = lots.choice(["end", list(log.ends)])
-            note(disturbed(log, lots, folding(some, log, store, until=until, origin=case.origin)))
+            with patch("flows.merge.BLOCK_GROUPS", case.block):
+                note(disturbed(log, lots, folding(some, log, store, until=until, origin=case.origin)))
             for pair in case.views:
                 check(store, pair, case.log, case.origin)
         log.ends = ends
@@ -97,9 +104,13 @@ def finish(case: Case, log: MemoryLog, store: Path) -> None:
     fitting = [pair for pair in case.views if outcome(pair, case.log, log.ends, case.origin).fits]
     for pair in case.views:
         if pair not in fitting:
-            with pytest.raises(DataError, match="does not fit int64"), clock(lambda: 0.0):
+            with (
+                pytest.raises(DataError, match="does not fit int64"),
+                clock(lambda: 0.0),
+                patch("flows.merge.BLOCK_GROUPS", case.block),
+            ):
                 fold([pair], log, store, until="end", origin=case.origin)
-    with clock(lambda: 0.0):
+    with clock(lambda: 0.0), patch("flows.merge.BLOCK_GROUPS", case.block):
         if fitting:
             fold(
                 fitting,
@@ -130,13 +141,33 @@ def cases_of_folds(draw: st.DrawFn) -> Case:
     """A view with a Python fold alone; whole numbers may be beyond what a state can hold."""
     log = draw(st.booleans().flatmap(lambda large: partitions(large=large)))
     return Case(
-        [draw(folded_pairs())], [of_partition(part, number) for number, part in enumerate(log)], None, draw(SEEDS)
+        [draw(folded_pairs())],
+        [of_partition(part, number) for number, part in enumerate(log)],
+        None,
+        draw(SEEDS),
+        draw(BLOCKS),
     )
 
 
 @examples(12)
 @given(case=cases_of_folds())
 def test_whatever_happens_on_the_way_a_python_fold_takes_the_same_entities_on(case: Case) -> None:
+    follow(case)
+
+
+@st.composite
+def cases_of_chains(draw: st.DrawFn) -> Case:
+    """A view of the rows of another, beside one that has nothing to do with it."""
+    large = draw(st.integers(0, 5)) == 5
+    views = [draw(chains(sums=large)), *([draw(pairs("neighbour"))] if draw(st.booleans()) else [])]
+    log = draw(partitions(large=large))
+    origin = [draw(st.integers(0, len(part))) for part in log] if draw(st.integers(0, 5)) == 5 else None
+    return Case(views, log, origin, draw(SEEDS))
+
+
+@examples(25)
+@given(case=cases_of_chains())
+def test_whatever_happens_on_the_way_a_chain_is_folded_from_the_rows_at_the_cut(case: Case) -> None:
     follow(case)
 
 
@@ -148,7 +179,7 @@ def test_a_sum_that_does_not_fit_is_an_error_whatever_happens_on_the_way(case: C
 
 @pytest.mark.slow
 @examples(2000)
-@given(case=st.booleans().flatmap(lambda large: cases(large=large)))
+@given(case=cases_of_chains() | st.booleans().flatmap(lambda large: cases(large=large)))
 def test_whatever_happens_on_the_way_many_times(case: Case) -> None:
     follow(case)
 
@@ -160,7 +191,9 @@ class Lives(RuleBasedStateMachine):
     """One view of a log that grows: run, stopped, failed, rebuilt, verified and collected in any order."""
 
     @initialize(
-        pair=pairs() | pairs() | folded_pairs(), partitions=st.integers(1, 4), gaps=st.sampled_from([CONTROL, REMOVED])
+        pair=pairs() | pairs() | folded_pairs() | chains(),
+        partitions=st.integers(1, 4),
+        gaps=st.sampled_from([CONTROL, REMOVED]),
     )
     def begin(self, pair: Pair, partitions: int, gaps: str) -> None:
         self.pair, self.gaps = pair, gaps

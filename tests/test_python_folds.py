@@ -490,6 +490,14 @@ def test_a_refused_event_leaves_no_trace_but_its_dead_letter(tmp_path: Path) -> 
     }
 
 
+def test_entities_that_come_after_a_refused_one_are_numbered_as_if_it_had_not_been(tmp_path: Path) -> None:
+    """The fold has a number for it, the view has not: both know the others all the same, now and in the next run."""
+    placed = [event(OrderPlaced, f"s{number}", number, items="x") for number in range(20)]
+    paid = [event(OrderPaid, f"s{number}", 30 + number, amount=1.0) for number in range(20)]
+    view = folded(tmp_path, order_states, [*EVENTS[2:3], *placed], paid)
+    assert {order: row["status"] for order, row in rows(view).items()} == {f"s{number}": "paid" for number in range(20)}
+
+
 def test_a_fold_that_must_not_fail_stops_and_names_the_place(tmp_path: Path) -> None:
     strict = Projection(
         name="strict", category=orders, key={"order": "subject"}, fold=python_fold(Order, advance, on_error="stop")

@@ -7,6 +7,7 @@ import json
 import random
 from collections.abc import Sequence
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -100,14 +101,21 @@ def fresh(projection: Projection, log: Sequence[list[Record]]) -> View:
 
 
 @settings(max_examples=120, deadline=None)
-@given(raw=logs, seed=st.integers(0, 2**32), lateness_s=st.sampled_from([0, 5, 30, 300]), keyed=st.booleans())
+@given(
+    raw=logs,
+    seed=st.integers(0, 2**32),
+    lateness_s=st.sampled_from([0, 5, 30, 300]),
+    keyed=st.booleans(),
+    block=st.sampled_from([1, 3, 1 << 16]),
+)
 def test_any_slicing_commits_and_crashes_give_the_same_sessions(
-    raw: list[list[tuple[int, bytes]]], seed: int, lateness_s: int, keyed: bool
+    raw: list[list[tuple[int, bytes]]], seed: int, lateness_s: int, keyed: bool, block: int
 ) -> None:
     """Those of the reference, and the partials of a fold in one go."""
     log, key = [offsets_of(rows) for rows in raw], ("place",) if keyed else ()
     view = View(visits(lateness_s, *key), len(log))
-    run([view], log, random.Random(seed))
+    with patch("flows.merge.BLOCK_GROUPS", block):
+        run([view], log, random.Random(seed))
     assert partials_of(view) == partials_of(fresh(view.projection, log))
     check(view, spec(lateness_s, *key), log)
 

@@ -8,6 +8,7 @@
 | q17 | a key with the day in it; counts with ``where``, min, max, mean, sum |
 | q18 | the last of each column by bidder and auction |
 | q3, q8, q9, q20 | joins: see ``nexmark.joined`` |
+| q4, q5 | projections of projections: see ``nexmark.chained`` |
 | q7 | the highest bids of a window, all that are equal |
 | q19 | the ten highest bids by auction, as a list: the place in it is the rank |
 
@@ -21,7 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import polars as pl
-from nexmark import joined
+from nexmark import chained, joined
 from nexmark.feed import DISORDER
 from nexmark.market import bids
 
@@ -131,6 +132,8 @@ QUERIES = {
     "q1": Query((q1,), by_place=True),
     "q2": Query((q2,), by_place=True),
     "q3": Query((joined.q3,), by_place=True),
+    "q4": Query((chained.q4,)),
+    "q5": Query((chained.q5,), lambda rows: rows.explode("hottest").unnest("hottest")),
     "q7": Query((q7,), _exploded),
     "q8": Query((joined.q8,)),
     "q9": Query((joined.q9,)),
