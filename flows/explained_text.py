@@ -15,10 +15,17 @@ Line = tuple[str, str]
 
 def lines_of(facts: dict[str, Any]) -> Iterator[str]:
     """``facts``: as ``flows.explaining.explain`` gives them, maybe with ``stored``."""
-    yield f"{facts['projection']}: one row for {facts['one_row']}"
+    yield from _lines(facts, facts["projection"])
+
+
+def _lines(facts: dict[str, Any], title: str) -> Iterator[str]:
+    yield f"{title}: one row for {facts['one_row']}"
     parts = (_reads, _rows, _waits, _times, _columns, _state, _merge, _stored, _warnings)
     for label, text in (line for part in parts for line in part(facts)):
         yield from _wrapped(label, text)
+    if facts["below"]:
+        yield ""
+        yield from _lines(facts["below"], "the source")
 
 
 def _wrapped(label: str, text: str) -> list[str]:
@@ -30,6 +37,9 @@ def _wrapped(label: str, text: str) -> list[str]:
 
 
 def _reads(facts: dict[str, Any]) -> Iterator[Line]:
+    if facts["below"]:
+        yield "reads", "the rows of its source, which it folds itself, those that are not final included"
+        return
     for reading in facts["reads"]:
         ahead = f"times at most {reading['max_ahead']} ahead of the record's"
         yield "reads", f"category {reading['category']}, envelope {reading['envelope']}, {ahead}"
@@ -42,15 +52,12 @@ def _reads(facts: dict[str, Any]) -> Iterator[Line]:
             yield "", f" of every event: {'; '.join(common)}"
         if reading["where"]:
             yield "", f" only those for which it is true: {reading['where']}"
-    yield (
-        "",
-        "A record with a bad envelope is a dead letter, and one in which a column of these is bad, or required and missing",
-    )
+    yield "", "A record is a dead letter when its envelope is bad, or a column of these is bad, or required and missing"
 
 
 def _rows(facts: dict[str, Any]) -> Iterator[Line]:
     if facts["waits"]:
-        yield "joins", facts["waits"]["words"]
+        yield "source", facts["waits"]["words"]
     for label, (name, said) in _labelled("derives", list(facts["derive"].items())):
         yield label, f"{name} = {said}"
     if facts["where"]:
@@ -76,7 +83,8 @@ def _times(facts: dict[str, Any]) -> Iterator[Line]:
         yield "window", facts["window"]["words"]
         yield "", f" {facts['window']['example']}"
     if finality := facts["finality"]:
-        yield "late", f"an event is late when {finality['late']}; late events are a table of their own"
+        if finality["late"]:
+            yield "late", f"an event is late when {finality['late']}; late events are a table of their own"
         if finality["final"]:
             yield "final", f"a row is final when {finality['final']}; a partition without events holds all rows back"
 
@@ -95,6 +103,12 @@ def _columns(facts: dict[str, Any]) -> Iterator[Line]:
 
 def _state(facts: dict[str, Any]) -> Iterator[Line]:
     state = facts["state"]
+    if facts["below"]:
+        yield (
+            "state",
+            "the rows of the source whose group may still change (table `upstream`), and what the source keeps",
+        )
+        return
     if state is None:
         yield "state", "none: rows are not touched again"
         yield from _waiting(facts)
@@ -120,20 +134,18 @@ def _waiting(facts: dict[str, Any]) -> Iterator[Line]:
 
 def _formula(facts: dict[str, Any]) -> str:
     state = facts["state"]
-    groups = "a group that is not final" if facts["window"] else "a group: none is ever final"
-    each = groups if facts["waits"] else f"{groups}, in each partition that has events of it"
+    groups = "a group that is not final" if facts["window"] else "a group (none is ever final)"
+    each = groups if facts["waits"] else f"{groups} in a partition that has events of it"
     size = f"partials x {state['bytes']} bytes x {state['copies']} (the fold and the merge)"
     return f"{size}, up to {state['spare']} times that as arrays grow. A partial is {each}"
 
 
 def _merge(facts: dict[str, Any]) -> Iterator[Line]:
     yield "merge", facts["merge"]["words"]
-    yield (
-        "commit",
-        (
-            f"rows lie in files of {facts['commit']['mean_rows_of_a_chunk']:,} rows in the mean, {facts['commit']['words']}"
-        ),
-    )
+    if facts["commit"] is None:
+        return
+    size = f"{facts['commit']['mean_rows_of_a_chunk']:,} rows in the mean"
+    yield "commit", f"rows lie in files of {size}, {facts['commit']['words']}"
 
 
 def _stored(facts: dict[str, Any]) -> Iterator[Line]:
@@ -147,7 +159,7 @@ def _stored(facts: dict[str, Any]) -> Iterator[Line]:
     yield "stored", f"{rows}; {stored['chunks_of_rows']:,} files of rows, {stored['bytes']:,} bytes with all tables"
     if stored["memory_bytes"]:
         least, most = stored["memory_bytes"]
-        more = ", and what grows" if facts["state"]["grows"] else ""
+        more = ", and what grows"
         yield "", f" in memory: {stored['rows']['partials']:,} partials, {least:,} to {most:,} bytes{more}"
     if not stored["same_definition"]:
         yield "", " it was folded by another definition of this version: raise the version, or rebuild it"

@@ -36,7 +36,8 @@ def explain(projection: Projection) -> dict[str, Any]:
         "projection": projection.title,
         "fingerprint": projection.fingerprint,
         "one_row": one_row(projection),
-        "reads": [_reading(side, projection) for side in readers(projection)],
+        "reads": [_reading(side, projection.bottom) for side in readers(projection.bottom)],
+        "below": _below(projection.upstream),
         "waits": waiting_of(projection),
         "derive": _said(projection.derive),
         "where": _condition(projection.where),
@@ -48,12 +49,17 @@ def explain(projection: Projection) -> dict[str, Any]:
         "hidden": [field.name for field in projection.folded_schema if is_hidden(field.name)]
         + [name for name in projection.finish if is_hidden(name)],
         "having": _condition(projection.having),
-        "state": state_of(projection),
+        "state": None if projection.upstream else state_of(projection),
         "kept": kept_of(projection),
         "merge": _merge(projection),
         "commit": _commit(projection),
         "warnings": [asdict(risk) for risk in risks_of(projection)],
     }
+
+
+def _below(upstream: Projection | None) -> dict[str, Any] | None:
+    """What a chain folds first. Its rows are no table of the view."""
+    return None if upstream is None else {**explain(upstream), "commit": None, "warnings": []}
 
 
 def stored_of(projection: Projection, store: Path) -> dict[str, Any]:
@@ -62,7 +68,7 @@ def stored_of(projection: Projection, store: Path) -> dict[str, Any]:
 
     manifest = open_view(store, projection.name, projection.version).manifest
     tables = {name: table.rows for name, table in manifest.tables.items()}
-    state = state_of(projection)
+    state = state_of(projection.bottom)
     return {
         "store": str(store),
         "commit": manifest.seq,
@@ -181,6 +187,9 @@ def _end(window: Window, start: int) -> int:
 def _finality(projection: Projection) -> dict[str, Any] | None:
     """When an event is late, and when a row stays as it is."""
     window, lateness = projection.window, projection.allowed_lateness_us
+    if projection.upstream is not None:
+        settled = "no row of the source that starts before window_end can change any more, or come"
+        return {"allowed_lateness_us": 0, "late": None, "final": settled} if window else None
     before = "the watermark of its partition before it"
     more = f" + {duration(lateness)}" if lateness else ""
     if projection.source is not None:
@@ -217,6 +226,9 @@ def _columns(projection: Projection) -> list[dict[str, str]]:
 
 
 def _merge(projection: Projection) -> dict[str, str]:
+    if projection.upstream is not None:
+        words = "the rows of the source, already merged, are folded in one place, in order of its primary key"
+        return {"kind": "rows_of_the_source", "words": words}
     if projection.source is not None:
         how = "the events of all partitions are taken in one order, of (event time, partition, offset), and folded in one place"
         return {"kind": "one_ordered_place", "words": f"{how}: more workers decode faster, and fold no faster"}

@@ -52,20 +52,31 @@ class Picture:
 def picture_of(facts: dict[str, Any]) -> Picture:
     """``facts``: as ``flows.explaining.explain`` gives them."""
     picture = Picture()
+    shown = [f"{column['column']} {column['type']}" for column in facts["columns"]]
+    picture.box("view", TABLE, [f"view {facts['projection']}", *shown], _way(picture, facts, ""), "commit")
+    return picture
+
+
+def _way(picture: Picture, facts: dict[str, Any], below: str) -> str:
+    """The boxes up to the rows. ``below``: added to the names of those that each projection of a chain has."""
+    if facts["below"]:
+        return _rows(picture, facts, _way(picture, facts["below"], f"{below}_below"), below)
     ways = [_way_in(picture, number, reading) for number, reading in enumerate(facts["reads"])]
     if facts["waits"]:
         ways = [_join(picture, facts, ways)]
     (way,) = ways
+    return _rows(picture, facts, way, below)
+
+
+def _rows(picture: Picture, facts: dict[str, Any], way: str, below: str) -> str:
     if before := [f"{name} = {said}" for name, said in facts["derive"].items()] + _where(facts["where"]):
-        way = picture.box("each", STEP, before, way)
-    way = _fold(picture, facts, way)
+        way = picture.box(f"each{below}", STEP, before, way)
+    way = _fold(picture, facts, way, below)
     if after := [f"{c['column']} = {c['is'].removeprefix('of the row: ')}" for c in facts["columns"] if _of_row(c)]:
-        way = picture.box("finish", STEP, after, way)
+        way = picture.box(f"finish{below}", STEP, after, way)
     if facts["having"]:
-        way = picture.box("having", STEP, [f"having {facts['having']}"], way)
-    shown = [f"{column['column']} {column['type']}" for column in facts["columns"]]
-    picture.box("view", TABLE, [f"view {facts['projection']}", *shown], way, "commit")
-    return picture
+        way = picture.box(f"having{below}", STEP, [f"having {facts['having']}"], way)
+    return way
 
 
 def _way_in(picture: Picture, number: int, reading: dict[str, Any]) -> str:
@@ -89,13 +100,16 @@ def _join(picture: Picture, facts: dict[str, Any], ways: list[str]) -> str:
     return join
 
 
-def _fold(picture: Picture, facts: dict[str, Any], way: str) -> str:
-    if facts["state"] is None:
+def _fold(picture: Picture, facts: dict[str, Any], way: str, below: str) -> str:
+    if facts["state"] is None and not facts["below"]:
         return way
     window = [f"window: {facts['window']['words']}"] if facts["window"] else []
     key = [f"key: {', '.join(column['column'] for column in facts['key'])}"] if facts["key"] else []
-    where = "in one place" if facts["waits"] else "in each partition"
-    fold = picture.box("fold", STEP, [f"fold {where}", *window, *key], way)
+    where = "in one place" if facts["waits"] or facts["below"] else "in each partition"
+    fold = picture.box(f"fold{below}", STEP, [f"fold {where}", *window, *key], way)
+    if facts["below"]:
+        picture.box(f"upstream{below}", TABLE, ["rows of the source"], fold)
+        return fold
     if facts["window"] and not facts["waits"]:
         picture.box("late", TABLE, ["late events"], fold, "late")
     picture.box("partials", TABLE, ["partials"], fold)

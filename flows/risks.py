@@ -26,7 +26,7 @@ def risks_of(projection: Projection) -> list[Risk]:
 
 
 def _unbounded_joins(projection: Projection) -> Iterator[Risk]:
-    join = projection.source
+    join = projection.bottom.source
     if not isinstance(join, Join) or join.kind != INTERVAL:
         return
     assert join.right is not None
@@ -54,7 +54,7 @@ def _float_keys(projection: Projection) -> Iterator[Risk]:
 
 def _growing(projection: Projection) -> Iterator[Risk]:
     """Sets that nothing ever ends. ``collect`` and ``top`` have a limit, and windows become final."""
-    if projection.window:
+    if projection.window or projection.upstream:
         return
     for name, aggregation in projection.columns.items():
         if aggregation.kind == "count_distinct" and projection.types[f"input:{name}"] != pa.bool_():
@@ -66,7 +66,7 @@ def _growing(projection: Projection) -> Iterator[Risk]:
 
 def _unread(projection: Projection) -> Iterator[Risk]:
     """Event types that can only add nulls: no field of theirs is read, and nothing counts or looks at events as such."""
-    if projection.source is not None or projection.fold or projection.select or len(projection.events) < 2:
+    if projection.source or projection.upstream or projection.fold or projection.select or len(projection.events) < 2:
         return
     if any(not roots or roots & BUILT_IN.keys() for roots in _roots_of_columns(projection)):
         return

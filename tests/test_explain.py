@@ -76,8 +76,12 @@ visits = Projection(
 )  # fmt: skip
 table = Projection(name="bids_table", category=bids, select=["event_time", "amount"])
 in_turn = Projection(name="in_turn", source=in_order(bids), key=["item"], columns={"n": agg.count()})
+daily = Projection(
+    name="daily", source=departures_by_hour, key=["origin"], window=calendar("day"), columns={"n": agg.sum("departures")},
+)  # fmt: skip
 NEXMARK = [value for module in (queries, joined) for value in vars(module).values() if isinstance(value, Projection)]
 OURS = [
+    daily,
     *VIEWS,
     joined_by(None, "until"),
     joined_by(-MINUTE, MINUTE),
@@ -105,6 +109,8 @@ def text(projection: Projection) -> str:
 def test_what_is_read_is_what_the_definition_says_and_the_columns_are_the_views(projection: Projection) -> None:
     facts = explain(projection)
     definition = json.loads(projection.definition)
+    while "projection" in definition.get("source", {}):
+        definition = definition["source"]["projection"]
     streams = definition["source"]["streams"] if "source" in definition else [definition]
     assert [reading["category"] for reading in facts["reads"]] == [said["category"] for said in streams]
     for reading, said in zip(facts["reads"], streams, strict=True):
@@ -144,7 +150,7 @@ def test_words_of_a_windowed_view() -> None:
 
 def test_words_of_a_keyed_view() -> None:
     said = text(aircraft)
-    assert "A partial is a group: none is ever final, in each partition that has events of it" in said
+    assert "A partial is a group (none is ever final) in a partition that has events of it" in said
     assert "a commit rewrites most chunks" in said
     assert " window " not in said and " late " not in said
 
@@ -181,6 +187,22 @@ def test_words_of_a_join() -> None:
     assert "WARNING" not in said
     assert "folded in one place" in said
     assert "kept of auctions: the latest event of each key, for ever: as many as there are keys" in text(latest)
+
+
+def test_words_of_a_projection_of_a_projection() -> None:
+    said = text(daily)
+    assert "reads the rows of its source, which it folds itself, those that are not final included" in said
+    assert "no row of the source that starts before window_end can change any more, or come" in said
+    assert "the source: one row for each window, origin and carrier reads category flights" in said
+    assert said.count("rows lie in files") == 1, "the rows of the source are not committed"
+    endless = Projection(name="e", source=joined_sums, key=["item"], columns={"n": agg.sum("n")})
+    assert text(endless).count("the events of `auctions` are kept for ever") == 1
+
+
+joined_sums = Projection(
+    name="sums", source=interval_join(auctions, stream(bids, prefix="bid_"), on=on_item, lower=None, upper=None), key=["item"],
+    columns={"n": agg.count()},
+)  # fmt: skip
 
 
 # -- time
