@@ -9,39 +9,70 @@ and once from the typed columns that the first fold has left beside the log. Eve
 from __future__ import annotations
 
 import argparse
+import datetime as dt
 import shutil
 import tempfile
 import time
+from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 from nexmark import feed
 from nexmark.generator import Market
-from nexmark.queries import QUERIES, Query
+from nexmark.market import auctions, bids
+from nexmark.queries import DISORDER, QUERIES, Query
 
 from connectors import open_log, open_view
 from connectors.partition_files import COLUMNS
-from flows import run
+from flows import Projection, agg, as_of, hopping, interval_join, run, session, stream, tumbling
 
 PER_SECOND = 10_000
+SECOND = dt.timedelta(seconds=1)
+USUAL: dict[str, Any] = {"allowed_lateness": DISORDER, "columns": {"n": agg.count(), "total": agg.sum("price")}}
+WINDOWS = {
+    "tumbling": tumbling(10 * SECOND),
+    "hopping": hopping(10 * SECOND, step=SECOND),
+    "session": session(SECOND),
+}
+JOINS = {
+    "as_of": as_of(bids, stream(auctions, prefix="auction_"), on="auction"),
+    "interval": interval_join(
+        bids, stream(auctions, prefix="auction_"), on="auction", lower=-20 * SECOND, upper=dt.timedelta(0)
+    ),
+}
+SPEEDS = {
+    **{
+        name: Query((Projection(name=name, category=bids, key=["channel"], window=window, **USUAL),))
+        for name, window in WINDOWS.items()
+    },
+    **{
+        name: Query(
+            (Projection(name=name, source=join, key=["auction_category"], window=tumbling(10 * SECOND), **USUAL),)
+        )
+        for name, join in JOINS.items()
+    },
+}
+"""A count and a sum of whole numbers each: what a window and what a join costs."""
 
 
 def main() -> None:
-    asked = _arguments()
+    known = {**SPEEDS, **QUERIES}
+    asked = _arguments(known)
     with tempfile.TemporaryDirectory(prefix="refold-nexmark-") as directory:
         small = feed.write(Path(directory, "small"), Market(events=1_000))
         log = feed.write(Path(directory, "log"), Market(asked.events, PER_SECOND))
         print("| query | events | M/s from JSON | M/s from columns | rows | digest |\n|---|---:|---:|---:|---:|---|")
-        for name in asked.queries or QUERIES:
+        for name in asked.queries or known:
             fold(
-                QUERIES[name], small, Path(directory, "small-store"), asked.workers
+                known[name], small, Path(directory, "small-store"), asked.workers
             )  # what a process does once is not measured
-            print(line(name, QUERIES[name], log, Path(directory, "store"), asked.workers), flush=True)
+            print(line(name, known[name], log, Path(directory, "store"), asked.workers), flush=True)
 
 
-def _arguments() -> argparse.Namespace:
+def _arguments(known: Collection[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m nexmark.bench")
-    parser.add_argument("queries", metavar="QUERY", nargs="*", help=f"of {', '.join(QUERIES)} (default: all)")
+    parser.add_argument("queries", metavar="QUERY", nargs="*", help=f"of {', '.join(known)} (default: all)")
     parser.add_argument("--events", type=int, default=2_000_000, help="of all three kinds (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=2, help="threads that fold (default: %(default)s)")
     return parser.parse_args()
