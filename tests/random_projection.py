@@ -170,8 +170,8 @@ class Column:
         if self.kind == "top":
             of = {f"s{number}": term.said for number, term in enumerate(self.shown)}
             what = of if len(of) > 1 else of["s0"]
-            limit, largest = self.options["limit"], self.options["largest"]
-            return agg.top(limit, by=self.input.said, of=what, largest=largest, where=where)
+            options = {name: self.options[name] for name in ("largest", "ties")}
+            return agg.top(self.options["limit"], by=self.input.said, of=what, where=where, **options)
         if self.shown:
             return KINDS[self.kind](self.shown[0].said, by=self.input.said, where=where)
         if self.kind == "quantile":
