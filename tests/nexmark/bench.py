@@ -43,7 +43,9 @@ JOINS = {
 }
 SPEEDS = {
     **{
-        name: Query((Projection(name=name, category=bids, key=["channel"], window=window, **USUAL),))
+        name: Query(
+            (Projection(name=name, category=bids, key={"group": pl.col("bidder") % 10}, window=window, **USUAL),)
+        )
         for name, window in WINDOWS.items()
     },
     **{
