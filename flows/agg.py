@@ -57,11 +57,25 @@ def _aggregation(kind: str, column: Input | None, where: pl.Expr | None, **more:
 
 
 def count(column: Input | None = None, *, where: pl.Expr | None = None) -> Aggregation:
+    """How many events there are, or how many have a value in ``column``, as int64; 0 where there is none.
+
+    >>> fold(count(), x=[1, None, 3])
+    3
+    >>> fold(count("x"), x=[1, None, 3])
+    2
+    >>> fold(count(where=pl.col("x") > 1), x=[1, None, 3])
+    1
+    """
     return _aggregation("count", column, where)
 
 
 def sum(column: Input, *, where: pl.Expr | None = None) -> Aggregation:
     """The sum, of the input's type: int64, float64 or a decimal. One that does not fit is an error and never wraps around.
+
+    Floats are added in offset order within a partition and then in partition order: the same bits, however they were read.
+
+    >>> fold(sum("x"), x=[1, 2, None])
+    3
 
     Exact money from text (a cast that does not fit is null; Polars rounds half to even, so ``1.005`` is ``1.00``):
 
@@ -72,22 +86,47 @@ def sum(column: Input, *, where: pl.Expr | None = None) -> Aggregation:
 
 
 def min(column: Input, *, where: pl.Expr | None = None) -> Aggregation:
+    """The least value, of the input's type (any but lists). Floats are in IEEE total order, -0.0 below 0.0; text goes by code points.
+
+    >>> fold(min("x"), x=[3, 1, None])
+    1
+    """
     return _aggregation("min", column, where)
 
 
 def max(column: Input, *, where: pl.Expr | None = None) -> Aggregation:
+    """The greatest value, as ``agg.min`` orders them: NaN is above all floats.
+
+    >>> fold(max(pl.col("x").abs()), x=[3.0, -7.5])
+    7.5
+    """
     return _aggregation("max", column, where)
 
 
 def mean(column: Input, *, where: pl.Expr | None = None) -> Aggregation:
+    """The mean as float64: of int64 and decimals the exact sum divided once, of float64 the sum of ``agg.sum``.
+
+    >>> fold(mean("x"), x=[1, 2, None])
+    1.5
+    """
     return _aggregation("mean", column, where)
 
 
 def first(column: Input, *, where: pl.Expr | None = None) -> Aggregation:
+    """The value of the earliest event that has one, by (event time, partition, offset), of the input's type.
+
+    >>> fold(first("state"), state=[None, "placed", "paid"])
+    'placed'
+    """
     return _aggregation("first", column, where)
 
 
 def last(column: Input, *, where: pl.Expr | None = None) -> Aggregation:
+    """The value of the latest event that has one, by (event time, partition, offset), of the input's type.
+
+    >>> fold(last("state"), state=["placed", "paid", None])
+    'paid'
+    """
     return _aggregation("last", column, where)
 
 
@@ -209,7 +248,11 @@ def quantile(column: Input, q: float, *, error: float = 0.01, where: pl.Expr | N
 
 
 def median(column: Input, *, error: float = 0.01, where: pl.Expr | None = None) -> Aggregation:
-    """``agg.quantile(column, 0.5)``: of an even count, about the lower of the two in the middle."""
+    """``agg.quantile(column, 0.5)``: of an even count, about the lower of the two in the middle.
+
+    >>> fold(median("ms"), ms=[10, 20, 30, 1000])
+    19.88...
+    """
     return quantile(column, 0.5, error=error, where=where)
 
 

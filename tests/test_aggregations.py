@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import doctest
+import inspect
 import math
 import random
 import statistics
@@ -308,7 +309,13 @@ def test_money_from_text_is_exact_and_rounds_half_to_even() -> None:
 def test_the_examples_are_true() -> None:
     found = doctest.testmod(agg, extraglobs={"fold": one_row.fold}, optionflags=doctest.ELLIPSIS)
     assert found.failed == 0
-    assert found.attempted >= 11
+    assert found.attempted >= 20
+    kinds = [
+        value
+        for name, value in vars(agg).items()
+        if inspect.isfunction(value) and name[0] != "_" and value.__module__ == agg.__name__
+    ]
+    assert [kind.__name__ for kind in kinds if ">>> fold(" not in (kind.__doc__ or "")] == []
 
 
 # -- entries
