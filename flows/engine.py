@@ -23,7 +23,7 @@ from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 from connectors.log import Reader
 from flows.fold import Delta
 from flows.job import Arrival, End, Job, Tick
-from flows.memory import let_go, sparing
+from flows.memory import sparing, sparing_commit
 from schemas.errors import RefoldError
 
 EPOCH = timedelta(seconds=1)
@@ -174,9 +174,8 @@ class _View(StatefulSinkPartition[Any, None]):
             if delta is not None:
                 self._committer.add(delta)
         if self._committer.is_due():
-            with self._job.committing():
+            with self._job.committing(), sparing_commit():
                 self._committer.commit()
-                let_go()
 
     def snapshot(self) -> None:
         return None
