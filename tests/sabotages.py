@@ -572,8 +572,8 @@ SABOTAGES = [
         "fold-marks-refused",
         "an event that a fold refused leaves a partial of its entity",
         "flows/fold.py",
-        "self._mark_changed(without_rows(ids, refused))",
-        "self._mark_changed(ids)",
+        "self._mark_changed(without_rows(ids, refused))\n        found = {",
+        "self._mark_changed(ids)\n        found = {",
         ("tests/test_python_folds.py::test_a_refused_event_leaves_no_trace_but_its_dead_letter",),
     ),
     Sabotage(
