@@ -223,7 +223,7 @@ SABOTAGES = [
         "flows/accumulators.py",
         'np.where(other["n"] == 0, into["total"], np.where(into["n"] == 0, other["total"], both))',
         "both",
-        folds("sums"),
+        ("tests/test_language.py", "-k", "all_null"),
     ),
     Sabotage(
         "int-wraps",

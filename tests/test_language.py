@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
+import math
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
 import pytest
 
 from connectors import open_log, open_view
@@ -140,6 +142,27 @@ def test_a_row_vanishes_when_its_condition_is_no_longer_true(tmp_path: Path) -> 
         assert verify(few, log=log, store=store).ok
         seen.append(open_view(store, "view").scan().collect().to_dicts())
     assert seen == [[{"shop": s, "n": 5} for s in "abc"], [{"shop": s, "n": 9} for s in "bc"], []]
+
+
+class Measured(Event):
+    size: float | None = None
+
+
+def test_a_partition_whose_values_are_all_null_adds_nothing_to_a_sum(tmp_path: Path) -> None:
+    """Not even 0.0, which would take the sign of a zero."""
+    measured = Category("measured", [Measured])
+    events = [Measured(subject="s", time=START, size=size) for size in (-0.0, None)]
+    with open_log(str(tmp_path / "log")) as log:
+        for partition, event in enumerate(events):
+            records = measured.encode([event])
+            place = pa.array([partition], pa.int32())
+            log.append_batch(
+                "measured", records.set_column(records.schema.names.index("partition"), "partition", place)
+            )
+    view = Projection(name="view", category=measured, key={"who": "subject"}, columns={"sum": agg.sum("size")})
+    run([view], log=str(tmp_path / "log"), store=tmp_path / "store", until="end")
+    (found,) = open_view(tmp_path / "store", "view").scan().collect()["sum"].to_list()
+    assert math.copysign(1.0, found) == -1.0
 
 
 def test_an_event_table_has_one_row_an_event(log: str, tmp_path: Path) -> None:
