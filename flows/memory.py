@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -41,17 +42,39 @@ def let_go() -> None:
     pa.default_memory_pool().release_unused()
 
 
+class _Commits:
+    """How many commits are under way, of several views perhaps: the first changes Arrow's pool, the last one puts it back."""
+
+    def __init__(self) -> None:
+        self._lock, self._count, self._usual = threading.Lock(), 0, pa.default_memory_pool()
+
+    def begin(self) -> None:
+        with self._lock:
+            self._count += 1
+            if self._count == 1:
+                self._usual = pa.default_memory_pool()
+                pa.set_memory_pool(pa.system_memory_pool())
+
+    def end(self) -> None:
+        with self._lock:
+            self._count -= 1
+            if self._count == 0:
+                pa.set_memory_pool(self._usual)
+                let_go()
+
+
+_commits = _Commits()
+
+
 @contextmanager
 def sparing_commit() -> Iterator[None]:
     """For the time of a commit beside which nothing is decoded: Arrow takes memory from glibc. Its own pool would keep much of what a
     commit's short-lived threads had (a quarter of the peak with many open windows), but decoding is quicker with it."""
-    usual = pa.default_memory_pool()
-    pa.set_memory_pool(pa.system_memory_pool())
+    _commits.begin()
     try:
         yield
     finally:
-        pa.set_memory_pool(usual)
-        let_go()
+        _commits.end()
 
 
 def _tune() -> None:

@@ -53,6 +53,7 @@ class OrderedMerge(ViewMerge):
         inner: Callable[[Projection, Mapping[Place, Progress], pa.Table | None], ViewMerge],
     ) -> None:
         self._arrived: dict[str, list[pa.RecordBatch]] = {category: [] for category in projection.sides}
+        self._arrivals = 0  # rows in them
         self._told = {place: facts.copy() for place, facts in progress.items()}
         self._refused = dict.fromkeys(progress, 0)
         super().__init__(projection, progress, None)
@@ -83,7 +84,8 @@ class OrderedMerge(ViewMerge):
     def _take(self, place: Place, delta: Delta) -> None:
         self._arrived[place[0]].append(delta.groups)
         self.changed_groups += delta.groups.num_rows
-        if sum(len(batch) for batches in self._arrived.values() for batch in batches) > WAITING_MAX:
+        self._arrivals += delta.groups.num_rows
+        if self._arrivals > WAITING_MAX:
             self._release()
 
     def settled(self, instants: Ints) -> Mask:
@@ -119,7 +121,7 @@ class OrderedMerge(ViewMerge):
         for category, batches in self._arrived.items():
             held = self._waiting[category]
             held.append(pa.Table.from_batches(batches, held.table.schema))
-        self._arrived = {category: [] for category in self._arrived}
+        self._arrived, self._arrivals = {category: [] for category in self._arrived}, 0
         frontier = self._frontier(self._least_watermark())
         released = [self._released(category, frontier) for category in self.projection.sides]
         if any(len(rows) for rows in released):

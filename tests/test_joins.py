@@ -27,7 +27,21 @@ from pipelines import Chopped
 from connectors import open_log, open_view
 from connectors.log import APPENDS
 from connectors.reading import newest_manifest, read_table
-from flows import Projection, State, agg, as_of, in_order, interval_join, python_fold, run, stream, tumbling, verify
+from flows import (
+    Projection,
+    State,
+    agg,
+    as_of,
+    hopping,
+    in_order,
+    interval_join,
+    python_fold,
+    run,
+    session,
+    stream,
+    tumbling,
+    verify,
+)
 from flows.committer import Pace
 from schemas import Category, Event
 from schemas.errors import UsageError
@@ -324,7 +338,15 @@ def test_a_join_is_what_sorting_and_looking_gives_at_every_cut(
     facts: list[Fact], kind: Kind, lateness: int, seed: int, block: int
 ) -> None:
     lots = random.Random(seed)
-    views = [table_of(kind, lateness), folded_by(kind, lateness)]
+    window = lots.choice([session(2 * STEP * US), hopping(5 * STEP * US, step=2 * STEP * US)])
+    other = Projection(
+        name="other",
+        source=kind.source(),
+        window=window,
+        allowed_lateness=lateness * US,
+        columns={"n": agg.count(), "product": agg.sum(pl.col("price") * pl.col("bid_amount") * 0.1)},
+    )
+    views = [table_of(kind, lateness), folded_by(kind, lateness), other]
     with tempfile.TemporaryDirectory(prefix="refold-joins-") as directory:
         store, fresh = Path(directory) / "store", Path(directory) / "fresh"
         with open_log(f"{directory}/log") as log:
