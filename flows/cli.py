@@ -10,10 +10,10 @@ from typing import NoReturn
 
 import click
 
-from flows import cli_archive, cli_definition, cli_proof
-from flows.cli_options import options, picked, print_json, view_name
+from flows import cli_archive, cli_definition, cli_proof, cli_reading, cli_rebuild, cli_status, cli_versions
+from flows.cli_options import options, picked
 from flows.stopping import stop_on_signals
-from schemas.errors import RefoldError, UsageError
+from schemas.errors import RefoldError
 
 OVERVIEW = """\
 refold keeps tables that follow event streams, and can prove that they are right.
@@ -130,174 +130,11 @@ def run(
             pace=Pace(commit_interval, allow_dead_letters),
         )  # fmt: skip
     if not quiet and not process_id:
+        from connectors.view import open_view
+        from flows.status import view_line
+
         for projection in chosen:
-            _print_view(store, projection.name, projection.version)
-
-
-def _print_view(store: str, name: str, version: int | None = None) -> None:
-    from connectors.view import open_view
-    from flows.display import instant
-    from flows.status import summary
-
-    facts = summary(open_view(store, name, version))
-    parts = [f"{facts['view']:<20} v{facts['version']}", f"{facts['rows']:>9,} rows"]
-    if facts["final_until_us"] is not None:
-        parts.append(f"final to {instant(facts['final_until_us'])}")
-    parts += [
-        f"late {facts['late_events']:,}",
-        f"dead letters {facts['dead_letters']:,}",
-        f"digest {facts['digest'][:12]}",
-    ]
-    click.echo("  ".join([*parts, *(["HOPEFUL"] if facts["hopeful"] else [])]))
-
-
-@main.command()
-@click.argument("view")
-@options("log", "archive", "store", "flows", "workers", "origin", "dead", "json", "quiet", "debug")
-def rebuild(
-    view: str,
-    log: str,
-    store: str,
-    modules: tuple[str, ...],
-    workers: int | None,
-    origin: str | None,
-    allow_dead_letters: bool,
-    as_json: bool,
-    quiet: bool,
-) -> None:
-    """Fold VIEW again from offset zero beside the live one, then take over in one step.
-
-    Nobody has to stop: readers keep the old snapshot until the switch, and a run goes on from the new one. No file of
-    the old view is trusted: damaged ones are put aside.
-    """
-    from connectors.view import open_view
-    from flows.committer import Pace
-    from flows.display import Meter, shown
-    from flows.running import rebuild as rebuild_view
-    from schemas.errors import StoreError
-
-    (projection,) = picked((view,), modules)
-    try:
-        before = open_view(store, projection.name, projection.version).manifest
-    except StoreError:
-        before = None  # nothing there, or damaged: all the more reason
-    stop = stop_on_signals()
-    with shown(Meter("Rebuild from offset zero", quiet=quiet)) as meter:
-        after = rebuild_view(
-            projection, log=log, store=store, workers=workers, origin=origin, stop=stop, watch=meter.watch,
-            pace=Pace(allow_dead_letters=allow_dead_letters),
-        )  # fmt: skip
-    if after is None:
-        click.echo("stopped; the live view is as it was")
-        return
-    if as_json:
-        print_json(
-            {"view": projection.title, "digest": after.digest, "before": before and before.digest, "cut": after.cut}
-        )
-        return
-    if before is None:
-        click.echo(f"rebuilt {projection.title}  digest {after.digest}")
-    elif before.cut != after.cut:
-        click.echo(
-            f"rebuilt {projection.title}  digest {after.digest}  (at a later cut than before: {before.digest[:12]})"
-        )
-    else:
-        same = "==" if before.digest == after.digest else "!="
-        click.echo(f"rebuilt {same} live\n  rebuilt  {after.digest}\n  live     {before.digest}")
-
-
-@main.command()
-@click.argument("views", nargs=-1, metavar="[VIEW...]")
-@options("log", "store", "json", "debug")
-def status(views: tuple[str, ...], log: str, store: str, as_json: bool) -> None:
-    """Where views stand: position and lag per partition, finality, late events, dead letters."""
-    from connectors.log import open_log
-    from flows.display import instant
-    from flows.status import all_views, lag, summary
-
-    found = all_views(Path(store), views)
-    with open_log(log) as opened:
-        lags = [lag(view, opened) for view in found]
-    if as_json:
-        print_json([{**summary(view), "partitions": places} for view, places in zip(found, lags, strict=True)])
-        return
-    if not found:
-        click.echo(f"no views in {store} yet; begin with:  refold run VIEW")
-    for view, places in zip(found, lags, strict=True):
-        _print_view(store, view.manifest.view, view.manifest.version)
-        for place in places:
-            behind = (
-                "the log has no such partition"
-                if place["lag_records"] is None
-                else f"lag {place['lag_records']:,} events"
-            )
-            holds = "  <- holds finality back" if place["holds_finality_back"] and len(places) > 1 else ""
-            click.echo(
-                f"  {place['category']}/{place['partition']}  next offset {place['next_offset']:,}  {behind}  "
-                f"watermark {instant(place['watermark_us'])}{holds}"
-            )
-
-
-@main.command()
-@click.argument("sql")
-@options("store", "debug")
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(["table", "csv", "json", "parquet"]),
-    default="table",
-    show_default=True,
-    help="What to print.",
-)
-@click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
-def query(sql: str, store: str, form: str, as_json: bool) -> None:
-    """Run SQL over the committed views (Polars SQL; each view is a table). Example: "FROM aircraft LIMIT 5"."""
-    from flows.query import query as run_query
-    from flows.query import render
-
-    form = "json" if as_json else form
-    if form == "parquet" and sys.stdout.isatty():
-        raise UsageError(
-            "Parquet on a terminal is no use", do="send it to a file:  refold query ... --format parquet > out.parquet"
-        )
-    click.echo(render(run_query(Path(store), sql), form), nl=False)
-
-
-@main.command()
-@options("store", "json", "debug")
-def views(store: str, as_json: bool) -> None:
-    """The views of a store: rows, size, columns, digest."""
-    from flows.status import all_views, summary
-
-    found = all_views(Path(store))
-    if as_json:
-        print_json([{**summary(view), "columns": {f.name: str(f.type) for f in view.schema}} for view in found])
-        return
-    if not found:
-        click.echo(f"no views in {store} yet; begin with:  refold run VIEW")
-    for view in found:
-        facts = summary(view)
-        click.echo(
-            f"{facts['view']}  v{facts['version']}  {facts['rows']:,} rows  {facts['bytes']:,} bytes  digest {facts['digest'][:12]}"
-        )
-        click.echo(f"  {', '.join(view.schema.names)}")
-
-
-@main.command()
-@click.argument("view")
-@options("store", "json", "debug")
-def path(view: str, store: str, as_json: bool) -> None:
-    """The directory of VIEW's present snapshot: it stays as it is, so any reader may take its time.
-
-    Example: duckdb -c "FROM read_parquet('$(refold path aircraft)/*.parquet')"
-    """
-    from connectors.view import open_view
-
-    found = open_view(store, *view_name(view))
-    if as_json:
-        print_json({"view": found.name, "path": str(found.path), "commit": found.manifest.seq, "digest": found.digest})
-    else:
-        click.echo(str(found.path))
+            click.echo(view_line(open_view(store, projection.name, projection.version)))
 
 
 @main.command()
@@ -326,8 +163,17 @@ def demo(log: str | None, directory: str, days: int, workers: int | None) -> Non
     sys.exit(0 if run_demo(log, Path(directory), days, workers, click.echo) else 1)
 
 
-for command in (*cli_definition.COMMANDS, *cli_proof.COMMANDS, *cli_archive.COMMANDS):
-    main.add_command(command)
+for family in (
+    cli_reading,
+    cli_rebuild,
+    cli_versions,
+    cli_status,
+    cli_definition,
+    cli_proof,
+    cli_archive,
+):
+    for command in family.COMMANDS:
+        main.add_command(command)
 
 if __name__ == "__main__":
     run_cli()

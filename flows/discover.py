@@ -15,14 +15,28 @@ from flows.projection import Projection
 from schemas.errors import UsageError
 
 ENGINE_ROOM = frozenset(
-    "checking cli_definition explained_joins explained_text explained_words explaining importing matching picturing risks state_size "
-    "code_text entities fold_guard one_partition purity python_folds refolding returned "
-    "calendars chained_merge chains definition hops join_kernels joins ordered_merge said session_merge sessions sides waiting "
-    "accumulators agg cli cli_archive cli_options cli_proof cluster committer demo derived discover "
-    "decimal_rules decimals display engine entries evaluation event_table expressions facts finishing "
-    "flights_facts flights_feed fold grouping groups job kernels kinds memory merge merging pacing partials "
-    "pipeline progress projection query ranked repairing running sketches status stopping touched "
-    "upstream_rows variances verdicts verification windows".split()
+    (
+        "accumulators agg "
+        "calendars chained_merge chains checking cli cluster code_text committer "
+        "decimal_rules decimals definition demo derived discover display "
+        "engine entities entries evaluation event_table explained_joins explained_text explained_words explaining expressions "
+        "facts finishing flights_facts flights_feed fold fold_guard "
+        "grouping groups "
+        "hops "
+        "importing "
+        "job join_kernels joins "
+        "kernels kinds "
+        "matching memory merge merging "
+        "one_partition ordered_merge "
+        "pacing partials picturing pipeline progress projection purity python_folds "
+        "query "
+        "ranked refolding repairing returned risks running "
+        "said session_merge sessions sides sketches state_size status stopping "
+        "touched "
+        "upstream_rows "
+        "variances verdicts verification "
+        "waiting windows "
+    ).split()
 )
 """Modules of this package that hold no projections: not worth importing to look for them."""
 
@@ -47,11 +61,16 @@ def _modules(named: Sequence[str]) -> Iterable[ModuleType]:
 
 def module_names(named: Sequence[str]) -> list[str]:
     """The modules to look through; ``named``: those of ``--flows``."""
-    own = [f"flows.{info.name}" for info in pkgutil.iter_modules(flows.__path__) if info.name not in ENGINE_ROOM]
+    own = [f"flows.{info.name}" for info in pkgutil.iter_modules(flows.__path__) if not is_engine(info.name)]
     extra = [*named, *os.environ.get("REFOLD_FLOWS", "").split(",")]
     if "" not in sys.path:
         sys.path.insert(0, "")  # modules of the project that refold is used in
     return [name.strip() for name in [*own, *extra] if name.strip()]
+
+
+def is_engine(module: str) -> bool:
+    """Whether a module of this package, by its last name, holds no projections."""
+    return module in ENGINE_ROOM or module.startswith("cli_")
 
 
 def imported(name: str) -> ModuleType:

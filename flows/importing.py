@@ -20,7 +20,7 @@ from types import FrameType, ModuleType
 import connectors
 import flows
 import schemas
-from flows.discover import ENGINE_ROOM, imported
+from flows.discover import imported, is_engine
 
 HOMES = [Path(package.__path__[0]).resolve() for package in (schemas, connectors, flows)]
 INSTALLED = [Path(sysconfig.get_path(kind)).resolve() for kind in ("stdlib", "purelib", "platlib")]
@@ -136,7 +136,7 @@ def _is_definition(frame: FrameType) -> bool:
     file = Path(frame.f_code.co_filename)
     if not _is_below(str(file), HOMES) or frame.f_code.co_name == "<module>":
         return True
-    return _is_below(str(file), HOMES[2:]) and file.stem not in {*ENGINE_ROOM, "__init__", "discover"}
+    return _is_below(str(file), HOMES[2:]) and not (is_engine(file.stem) or file.stem in {"__init__", "discover"})
 
 
 def _is_below(file: str, homes: list[Path]) -> bool:

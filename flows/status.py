@@ -9,6 +9,7 @@ from typing import Any
 
 from connectors.log import Log
 from connectors.view import View, list_views, open_view
+from flows.display import instant
 from schemas.errors import UnknownCategory
 
 US_PER_S = 1_000_000
@@ -96,3 +97,17 @@ def lag(view: View, log: Log) -> list[dict[str, Any]]:
                 }
             )
     return found
+
+
+def view_line(view: View) -> str:
+    """A view in one line, for people."""
+    facts = summary(view)
+    parts = [f"{facts['view']:<20} v{facts['version']}", f"{facts['rows']:>9,} rows"]
+    if facts["final_until_us"] is not None:
+        parts.append(f"final to {instant(facts['final_until_us'])}")
+    parts += [
+        f"late {facts['late_events']:,}",
+        f"dead letters {facts['dead_letters']:,}",
+        f"digest {facts['digest'][:12]}",
+    ]
+    return "  ".join([*parts, *(["HOPEFUL"] if facts["hopeful"] else [])])
