@@ -17,7 +17,7 @@ from schemas.errors import UsageError
 ENGINE_ROOM = frozenset(
     (
         "accumulators agg "
-        "calendars chained_merge chains checking cli cluster code_text committer "
+        "calendars chained_merge chains checking cli cluster code_text column_order committer "
         "decimal_rules decimals definition demo derived discover display "
         "engine entities entries evaluation event_table explained_joins explained_text explained_words explaining expressions "
         "facts finishing flights_facts flights_feed fold fold_guard "

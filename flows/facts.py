@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from connectors.log import CategoryInfo, Log
 from connectors.log_digest import record_hashes
+from flows.column_order import column_order
 from flows.progress import Progress
 from flows.projection import SEMANTICS, Projection
 from schemas.errors import DefinitionChanged, LogChanged, LogGap, StoreError, UsageError
@@ -101,6 +102,7 @@ def facts_of(projection: Projection, standing: Standing) -> dict[str, Any]:
         "semantics": SEMANTICS,
         "definition": projection.definition,
         "fingerprint": projection.fingerprint,
+        "column_order": column_order(projection),
         "origin": standing.origin,
         "hopeful": hopeful,
         "cut": standing.cut,

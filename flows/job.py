@@ -42,6 +42,9 @@ class Target(Protocol):
     @property
     def projection(self) -> Projection: ...
 
+    def settled(self) -> Target:
+        """The same, with the projection's columns in the order in which they were committed."""
+
     def load(self) -> tuple[Mapping[str, Any], pa.Table] | None:
         """Facts and partials of the newest commit; None before the first."""
 
@@ -136,8 +139,9 @@ class Job:
         """Find out where everything stands. Another worker may have tried before, and failed halfway."""
         self._pipelines.clear()
         self._infos = {name: log.describe(name) for name in self.categories}
-        for target in self.targets:
-            self._standings[target.projection.title] = self._standing(target, log)
+        self.views = {title: target.settled() for title, target in self.views.items()}
+        for title, target in self.views.items():
+            self._standings[title] = self._standing(target, log)
         self._set_ends()
 
     def _standing(self, target: Target, log: Log) -> Standing:

@@ -28,6 +28,7 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from typing import Any
 
 import polars as pl
 import pyarrow as pa
@@ -105,23 +106,22 @@ class Projection:
 
     def over(self, category: Category) -> Projection:
         """The same projection of another category with the same event types (another topic, for example)."""
-        return Projection(
-            name=self.name,
-            version=self.version,
-            category=None if self.upstream else category,
-            source=self.upstream.over(category) if self.upstream else self.source,
-            columns=self.columns,
-            events=None if self.source or self.upstream else self.events,
-            derive=self.derive,
-            where=self.where,
-            select=self.select,
-            key=self.key,
-            window=self.window,
-            allowed_lateness=dt.timedelta(microseconds=self.allowed_lateness_us),
-            finish=self.finish,
-            having=self.having,
-            fold=self.fold,
-        )
+        if self.upstream:
+            return self.but(source=self.upstream.over(category))
+        return self.but(category=category)
+
+    def but(self, **given: Any) -> Projection:
+        """The same projection, except for what is given."""
+        said = {
+            "name": self.name,
+            "version": self.version,
+            "category": None if self.upstream or self.source else self.category,
+            "source": self.upstream or self.source,
+            "events": None if self.upstream or self.source else self.events,
+            "allowed_lateness": dt.timedelta(microseconds=self.allowed_lateness_us),
+        }
+        same = ("columns", "derive", "where", "select", "key", "window", "finish", "having", "fold")
+        return Projection(**{**said, **{name: getattr(self, name) for name in same}, **given})
 
     def __repr__(self) -> str:
         return f"<Projection {self.title} of {self.category.name}>"

@@ -17,6 +17,7 @@ from connectors.manifest import Manifest
 from connectors.restoring import restore
 from connectors.table import Writer
 from connectors.view import Damaged, check_files
+from flows.column_order import in_committed_order
 from flows.projection import Projection
 from flows.running import Watch, store_path
 from flows.verification import SCRATCH, Refold, committed_manifest, compare_logs, refolded
@@ -52,6 +53,7 @@ def repair(
     """
     place = store_path(store)
     manifest = committed_manifest(place, projection)
+    projection = in_committed_order(projection, manifest.facts)
     damaged = check_files(place, projection.name, projection.version)
     lost = sorted({found.file.removeprefix(DATA) for found in damaged if found.file.startswith(DATA)})
     aside: list[str] = []

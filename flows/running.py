@@ -9,18 +9,19 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pyarrow as pa
 
-from connectors.generation import reached
+from connectors.generation import Version, reached
 from connectors.log import Log, open_log
 from connectors.manifest import Manifest
 from connectors.reading import newest_manifest, read_table
 from connectors.table import Writer, open_writer
 from flows.cluster import leave
+from flows.column_order import in_committed_order
 from flows.committer import Pace
 from flows.engine import build, execute
 from flows.facts import Cut
@@ -43,6 +44,10 @@ class LiveTarget:
     projection: Projection
     store: Path
 
+    def settled(self) -> LiveTarget:
+        manifest = newest_manifest(self.store, self.projection.name, self.projection.version)
+        return replace(self, projection=in_committed_order(self.projection, manifest.facts if manifest else None))
+
     def load(self) -> tuple[Mapping[str, Any], pa.Table] | None:
         manifest = newest_manifest(self.store, self.projection.name, self.projection.version)
         if manifest is None:
@@ -63,6 +68,9 @@ class WriterTarget:
 
     projection: Projection
     writer: Writer
+
+    def settled(self) -> WriterTarget:
+        return self
 
     def load(self) -> tuple[Mapping[str, Any], pa.Table] | None:
         manifest = self.writer.manifest
@@ -185,6 +193,7 @@ def rebuild(
     that took over, or None when it was stopped before (the live view is as it was). A rebuild that was stopped goes on
     where it stood, if definition, origin and log are still the same.
     """
+    projection = in_committed_order(projection, _live_facts(store_path(store), projection))
     specs = table_specs(projection)
 
     def job_for(writer: Writer, until: str | Cut) -> Job:
@@ -204,6 +213,13 @@ def rebuild(
                 if begun is None:
                     raise  # not for what had been begun: the log itself does not allow it
     raise AssertionError("a fresh generation has nothing to go on from")
+
+
+def _live_facts(store: Path, projection: Projection) -> Mapping[str, Any] | None:
+    """Facts of the newest commit that can be read, if any can."""
+    live = Version.of(store, projection.name, projection.version).live()
+    manifest = live.newest_readable() if live else None
+    return manifest.facts if manifest else None
 
 
 def _may_resume(projection: Projection, begun: Manifest, origin: str | Cut | None) -> bool:

@@ -27,6 +27,7 @@ from connectors.manifest import Manifest
 from connectors.reading import load_chunk, newest_manifest
 from connectors.table import Writer, open_writer
 from connectors.view import Damaged, check_files
+from flows.column_order import in_committed_order
 from flows.committer import Pace
 from flows.engine import execute
 from flows.facts import Cut
@@ -124,6 +125,7 @@ def verify(
     """
     place = store_path(store)
     manifest = committed_manifest(place, projection)
+    projection = in_committed_order(projection, manifest.facts)
     damaged = tuple(check_files(place, projection.name, projection.version))
     facts = (projection.title, manifest.cut, manifest.digest)
     try:
