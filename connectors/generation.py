@@ -90,6 +90,7 @@ class Version:
         fs.make_dir(unfinished / "manifests")
         fs.make_dir(unfinished / "snapshots")
         fs.write_file(unfinished / ".lock", role.encode())
+        fs.write_file(unfinished / ".place", place_of(unfinished))
         fs.rename(unfinished, self.path / f"g{number}")
         return Generation(self, number)
 
@@ -108,6 +109,11 @@ class Generation:
     @property
     def lock(self) -> Path:
         return self.path / ".lock"
+
+    @property
+    def place(self) -> Path:
+        """Says where it was made (``connectors.copies``)."""
+        return self.path / ".place"
 
     @property
     def manifests(self) -> Path:
@@ -182,6 +188,12 @@ class Generation:
     def is_superseded(self) -> bool:
         """Whether a higher generation is live."""
         return any(g.is_live() for g in self.version.generations() if g.number > self.number)
+
+
+def place_of(directory: Path) -> bytes:
+    """What tells a directory from copies of it: its device and inode."""
+    found = directory.stat()
+    return f"{found.st_dev}:{found.st_ino}\n".encode()
 
 
 def _numbered(directory: Path, pattern: str) -> Iterator[int]:

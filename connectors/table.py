@@ -25,6 +25,7 @@ import pyarrow as pa
 
 from connectors import chunks, fs
 from connectors.changes import Changes, Delta, Parts, Piece, apply, nothing, prepare
+from connectors.copies import mend_copy
 from connectors.generation import Generation, Version, failed, put_aside, reached, show, stage
 from connectors.manifest import (
     BUILDING,
@@ -75,6 +76,7 @@ def open_writer(
     home = Version.of(store, view, version)
     try:
         fs.make_dir(home.data)
+        mend_copy(home)
         with fs.locked(home.lock):
             generation, lock = _acquire(home, building, resume)
             try:

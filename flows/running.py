@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 import pyarrow as pa
 
+from connectors.copies import mend
 from connectors.generation import Version, reached
 from connectors.log import Log, open_log
 from connectors.manifest import Manifest
@@ -45,6 +46,7 @@ class LiveTarget:
     store: Path
 
     def settled(self) -> LiveTarget:
+        mend(self.store, self.projection.name, self.projection.version)
         manifest = newest_manifest(self.store, self.projection.name, self.projection.version)
         return replace(self, projection=in_committed_order(self.projection, manifest.facts if manifest else None))
 
