@@ -14,6 +14,7 @@ What the rows mean, and what is in ``facts`` beyond the cut, is not known here.
 from __future__ import annotations
 
 import os
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -56,6 +57,9 @@ BUILDERS = 2
 
 AHEAD = 4
 """Chunks of a table being built at once: bounds memory."""
+
+LOOKS_OUTWAITED, LOOK_S = 5, 0.01
+"""How often, and with how many seconds between, a lock is tried before it counts as taken."""
 
 PARTS_AHEAD = 2
 """Parts of the changes of a table being made at once, likewise."""
@@ -116,11 +120,19 @@ def _began_as(generation: Generation) -> str:
 
 
 def _locked(generation: Generation) -> tuple[Generation, int]:
-    lock = fs.lock(generation.lock, wait=False)
+    lock = next((lock for lock in _attempts(generation) if lock is not None), None)
     if lock is None:
         msg = "another process writes this view"
         raise StoreLocked(msg, where=str(generation.path), do="stop the other run, or let it do the work")
     return generation, lock
+
+
+def _attempts(generation: Generation) -> Iterator[int | None]:
+    """Whoever only looks whether somebody writes (``connectors.activity``) has the lock for an instant: that is waited out."""
+    for _ in range(LOOKS_OUTWAITED):
+        yield fs.lock(generation.lock, wait=False)
+        threading.Event().wait(LOOK_S)
+    yield fs.lock(generation.lock, wait=False)
 
 
 class Writer:

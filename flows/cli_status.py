@@ -2,43 +2,63 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from flows.cli_options import options, print_json
 
+if TYPE_CHECKING:
+    from connectors.log import Log
+
 
 @click.command()
 @click.argument("views", nargs=-1, metavar="[VIEW...]")
-@options("log", "store", "json", "debug")
-def status(views: tuple[str, ...], log: str, store: str, as_json: bool) -> None:
-    """Where views stand: position and lag per partition, finality, late events, dead letters."""
-    from connectors.log import open_log
-    from flows.display import instant
-    from flows.status import all_views, lag, summary, view_line
+@options("log", "archive", "store")
+@click.option("--watch", is_flag=True, help="Show it again and again, until Ctrl-C.")
+@click.option(
+    "--interval",
+    type=click.FloatRange(min=0.1),
+    default=2.0,
+    show_default=True,
+    help="Seconds between looks, with --watch.",
+)
+@options("json", "debug")
+def status(views: tuple[str, ...], log: str, store: str, watch: bool, interval: float, as_json: bool) -> None:
+    """Where views stand: what is committed, how fast it moves, how far it is behind the log, who holds finality back, which rebuilds run.
 
-    found = all_views(Path(store), views)
-    with open_log(log) as opened:
-        lags = [lag(view, opened) for view in found]
+    VIEW is `name`, all its versions, or `name@version`. Rates are those of the commits of the last half minute.
+    """
+    from flows.running import log_opener
+    from flows.stopping import stop_on_signals
+
+    stop = stop_on_signals() if watch else threading.Event()
+    opened = log_opener(log)()
+    try:
+        _show(store, views, opened, as_json)
+        while watch and not stop.wait(interval):
+            if sys.stdout.isatty():
+                click.clear()
+            _show(store, views, opened, as_json)
+    finally:
+        opened.close()
+
+
+def _show(store: str, views: tuple[str, ...], log: Log, as_json: bool) -> None:
+    from flows.status import standing, standings
+    from flows.status_text import lines
+
+    found = [standing(view, log) for view in standings(Path(store), views)]
     if as_json:
-        print_json([{**summary(view), "partitions": places} for view, places in zip(found, lags, strict=True)])
+        print_json(found)
         return
     if not found:
         click.echo(f"no views in {store} yet; begin with:  refold run VIEW")
-    for view, places in zip(found, lags, strict=True):
-        click.echo(view_line(view))
-        for place in places:
-            behind = (
-                "the log has no such partition"
-                if place["lag_records"] is None
-                else f"lag {place['lag_records']:,} events"
-            )
-            holds = "  <- holds finality back" if place["holds_finality_back"] and len(places) > 1 else ""
-            click.echo(
-                f"  {place['category']}/{place['partition']}  next offset {place['next_offset']:,}  {behind}  "
-                f"watermark {instant(place['watermark_us'])}{holds}"
-            )
+    for facts in found:
+        click.echo("\n".join(lines(facts)))
 
 
 COMMANDS = (status,)

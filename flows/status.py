@@ -7,12 +7,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from connectors.activity import Building, activity, buildings
+from connectors.generation import Version
 from connectors.log import Log
 from connectors.view import View, list_views, open_view
+from flows.cli_options import view_name
 from flows.display import instant
+from flows.log_ends import end_times_us, time_paths
 from schemas.errors import UnknownCategory
 
-US_PER_S = 1_000_000
+US_PER_S, MS_PER_S = 1_000_000, 1000
 
 
 def all_views(store: Path, names: tuple[str, ...] = ()) -> list[View]:
@@ -71,16 +75,78 @@ def _definition(facts: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+def standings(store: Path, names: tuple[str, ...] = ()) -> list[View]:
+    """The newest snapshot of every version of each view of a store, or of the views (``name`` or ``name@version``) that are named."""
+    wanted = [view_name(name) for name in names]
+    known = {view.name: view.versions for view in list_views(store)}
+    found = []
+    for name, version in wanted or [(name, None) for name in known]:
+        versions = known.get(name, ()) if version is None else (version,)
+        found += [open_view(store, name, one) for one in versions] or [open_view(store, name)]
+    return found
+
+
+def standing(view: View, log: Log) -> dict[str, Any]:
+    """All that ``refold status`` says of a version: what is committed, what goes on, and per partition how far it is behind."""
+    home = view.generation.version
+    now = activity(view.generation, view.manifest)
+    places = lag(view, log)
+    whole = sum(place["end"] or place["next_offset"] for place in places) - sum(
+        map(sum, view.manifest.facts["origin"].values())
+    )
+    return {
+        **summary(view),
+        "is_current": is_current(home),
+        "is_running": now.is_running,
+        "committed_s_ago": now.committed_ms / MS_PER_S,
+        "records_per_s": now.records_per_s,
+        "open_windows": open_windows(view),
+        "rebuilds": [_rebuild(building, whole) for building in buildings(home)],
+        "partitions": places,
+    }
+
+
+def is_current(home: Version) -> bool:
+    return home.current.is_symlink() and home.current.readlink().parts[0] == home.path.name
+
+
+def open_windows(view: View) -> int | None:
+    """Windows with rows that are not final; None for a view without windows."""
+    if "is_final" not in view.schema.names:
+        return None
+    import polars as pl
+
+    still_open = view.scan().filter(~pl.col("is_final"))
+    return int(still_open.select(pl.col("window_start").n_unique()).collect().item())
+
+
+def _rebuild(building: Building, whole: int) -> dict[str, Any]:
+    rate = building.records_per_s
+    return {
+        "generation": building.generation,
+        "records": building.records,
+        "of_records": whole,
+        "percent": 100.0 * building.records / whole if whole else 0.0,
+        "records_per_s": rate,
+        "seconds_left": max(whole - building.records, 0) / rate if rate else None,
+    }
+
+
 def lag(view: View, log: Log) -> list[dict[str, Any]]:
-    """Per partition: position, end of the log, how many records lie between, and who holds finality back."""
+    """Per partition: position, end of the log, how many records and how much event time lie between, and who holds finality back."""
     found = []
     facts = view.manifest.facts
-    windowed = _definition(facts)["window"] is not None
+    definition = _definition(facts)
+    windowed = definition["window"] is not None
+    paths = time_paths(definition)
     for category, logged in facts["log"].items():
         try:
             ends = log.describe(category).ends
         except UnknownCategory:
             ends = ()
+        at = [place["next_offset"] for place in logged["partitions"]]
+        behind = {partition: end for partition, end in enumerate(ends[: len(at)]) if end > at[partition]}
+        newest_us = end_times_us(log, category, paths[category], behind)
         marks = [place["watermark_us"] for place in logged["partitions"]]
         slowest = None if None in marks else min(marks)  # a partition without events holds back more than any other
         for partition, place in enumerate(logged["partitions"]):
@@ -92,11 +158,21 @@ def lag(view: View, log: Log) -> list[dict[str, Any]]:
                     "next_offset": place["next_offset"],
                     "end": end,
                     "lag_records": None if end is None else end - place["next_offset"],
+                    "lag_us": _behind_us(place["watermark_us"], newest_us.get(partition), end, place["next_offset"]),
                     "watermark_us": place["watermark_us"],
                     "holds_finality_back": windowed and place["watermark_us"] == slowest,
                 }
             )
     return found
+
+
+def _behind_us(watermark_us: int | None, newest_us: int | None, end: int | None, position: int) -> int | None:
+    """Event time between the watermark and the end of a partition; None where either is not known."""
+    if end is not None and position >= end:
+        return 0
+    if watermark_us is None or newest_us is None:
+        return None
+    return max(newest_us - watermark_us, 0)
 
 
 def view_line(view: View) -> str:
