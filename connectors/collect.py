@@ -20,6 +20,9 @@ from connectors.clock import now_ms
 from connectors.generation import Generation, Version, failed
 from schemas.errors import StoreDamaged
 
+GRACE_S = 900.0
+"""Seconds for which what was superseded stays: whoever resolved its path may still be reading."""
+
 
 @dataclass(frozen=True, slots=True)
 class Collected:

@@ -4,14 +4,16 @@
     <store>/<view>/v<version>/g<generation>/manifests/<0000000007>.json the commit point
     <store>/<view>/v<version>/g<generation>/snapshots/<0000000007>/     hard links to the rows of one snapshot
     <store>/<view>/v<version>/latest -> g<generation>/snapshots/<seq>   moved by the writer at each commit
-    <store>/<view>/current -> v<version>/latest                         moved by promote only
-
+    <store>/<view>/current -> v<version>/latest                         moved by promote and rollback only
+    <store>/<view>/promotions.json                                      which versions were current, the last one now
+    <store>/<view>/v<version>/retired                                   nobody may use this version any more
 A *generation* is one chain of manifests. It is live when one of them has the role "live", and then stays so; the live
-generation of a version is the highest of these. Three locks, always taken in this order:
+generation of a version is the highest of these. Four locks, always taken in this order:
 
+    <view>/.lock          short: moving ``current``, retiring and removing versions.
     g<generation>/.lock   held for a writer's life: one writer a generation. Its text: the role it began with.
     v<version>/.files     shared by a commit from its first data file to its manifest; a collection takes it alone.
-    v<version>/.lock      short: making a generation, linking a manifest, moving ``latest``, collecting.
+    v<version>/.lock      short: making a generation, linking a manifest, moving ``latest``, collecting. Of several: the lowest first.
 
 A manifest that is not what was written is *damaged*. A crash cannot make one (a manifest gets its name only when all of
 it is on the disk), so it means that the disk or somebody changed it. If its snapshot directory exists, readers may
@@ -66,6 +68,15 @@ class Version:
         return self.path / ".files"
 
     @property
+    def view_lock(self) -> Path:
+        return self.path.parent / ".lock"
+
+    @property
+    def retired(self) -> Path:
+        """Marks a version that was retired; as old as that is."""
+        return self.path / "retired"
+
+    @property
     def latest(self) -> Path:
         return self.path / "latest"
 
@@ -77,6 +88,9 @@ class Version:
         """All generations, the highest first."""
         numbers = sorted(_numbered(self.path, r"g(\d+)"), reverse=True)
         return [Generation(self, number) for number in numbers]
+
+    def is_current(self) -> bool:
+        return current_version(self.current) == self.number
 
     def live(self) -> Generation | None:
         """The live generation; None before the first commit."""
@@ -188,6 +202,17 @@ class Generation:
     def is_superseded(self) -> bool:
         """Whether a higher generation is live."""
         return any(g.is_live() for g in self.version.generations() if g.number > self.number)
+
+
+def current_version(link: Path) -> int | None:
+    """The version that ``current`` leads to; None when there is no such link."""
+    found = re.fullmatch(r"v(\d+)/latest", str(link.readlink())) if link.is_symlink() else None
+    return int(found[1]) if found else None
+
+
+def versions_of(directory: Path) -> list[Version]:
+    """All versions in a view's directory, ascending, whatever became of them."""
+    return [Version(directory / f"v{number}") for number in sorted(_numbered(directory, r"v(\d+)"))]
 
 
 def place_of(directory: Path) -> bytes:

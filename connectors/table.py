@@ -79,6 +79,7 @@ def open_writer(
     _check_specs(tables)
     home = Version.of(store, view, version)
     try:
+        _check_not_retired(home)
         fs.make_dir(home.data)
         mend_copy(home)
         with fs.locked(home.lock):
@@ -90,6 +91,14 @@ def open_writer(
                 raise
     except OSError as error:
         raise failed("a view cannot be opened to write it", home, error) from error
+
+
+def _check_not_retired(home: Version) -> None:
+    if home.retired.exists():
+        view = home.path.parent.name
+        msg = f"version {home.number} of view {view!r} was retired"
+        do = f"give the projection another version; or remove what is left of this one:  refold retire {view}@{home.number} --grace 0"
+        raise UsageError(msg, where=str(home.path), do=do)
 
 
 def _check_specs(tables: Sequence[TableSpec]) -> None:

@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from connectors.generation import VIEW_NAME, Generation, Version, snapshot_files
+from connectors.generation import VIEW_NAME, Generation, Version, current_version, snapshot_files, versions_of
 from connectors.manifest import ROWS, Cut, Manifest, Table
 from schemas.errors import StoreDamaged, UnknownView
 
@@ -94,6 +93,9 @@ def open_view(store: str | Path, name: str, version: int | None = None) -> View:
     """
     if not VIEW_NAME.fullmatch(name):
         raise _unknown(store, name, version)
+    if version is not None and (home := Version.of(Path(store), name, version)).retired.exists():
+        msg = f"version {version} of view {name!r} was retired"
+        raise UnknownView(msg, where=str(home.path), do=f"read the version that serves:  {name}")
     link = Path(store) / name / ("current" if version is None else f"v{version}/latest")
     for looks_left in reversed(range(LOOKS)):
         path = _target(link)
@@ -183,19 +185,15 @@ def list_views(store: str | Path) -> list[ViewVersions]:
     """All views with a commit that readers can see, or could if its links were whole; by name."""
     homes = Path(store).iterdir() if Path(store).is_dir() else ()
     names = sorted(home.name for home in homes if home.is_dir() and _is_shown(home))
-    found = (ViewVersions(name, _versions(Path(store) / name), _current(Path(store) / name)) for name in names)
+    found = (
+        ViewVersions(name, _versions(Path(store) / name), current_version(Path(store) / name / "current"))
+        for name in names
+    )
     return [view for view in found if view.versions]
 
 
 def _versions(directory: Path) -> tuple[int, ...]:
-    found = (re.fullmatch(r"v(\d+)", path.name) for path in directory.iterdir())
-    return tuple(sorted(int(one[1]) for one in found if one and Version(directory / one[0]).live()))
-
-
-def _current(directory: Path) -> int | None:
-    link = directory / "current"
-    found = re.fullmatch(r"v(\d+)/latest", str(link.readlink())) if link.is_symlink() else None
-    return int(found[1]) if found else None
+    return tuple(home.number for home in versions_of(directory) if home.live() and not home.retired.exists())
 
 
 @dataclass(frozen=True, slots=True)

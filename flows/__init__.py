@@ -1,7 +1,7 @@
 """Projections, the fold, and the commands over them.
 
     from flows import Projection, agg, tumbling, hopping, session, calendar, as_of, interval_join, in_order, stream
-    from flows import dataflow, run, rebuild, verify, repair
+    from flows import dataflow, run, rebuild, verify, repair, promote, rollback
     from flows import State, python_fold                          for folds in Python
 
 Names are loaded on first use, so that ``refold --help`` and queries stay quick.
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from flows.calendars import calendar
     from flows.joins import as_of, in_order, interval_join, stream
     from flows.projection import Projection
+    from flows.promoting import promote, rollback
     from flows.python_folds import State, python_fold
     from flows.repairing import repair
     from flows.running import dataflow, rebuild, run
@@ -34,9 +35,11 @@ __all__ = [
     "hopping",
     "in_order",
     "interval_join",
+    "promote",
     "python_fold",
     "rebuild",
     "repair",
+    "rollback",
     "run",
     "session",
     "stream",
@@ -53,8 +56,10 @@ _HOMES = {
     "hopping": "flows.windows",
     "in_order": "flows.joins",
     "interval_join": "flows.joins",
+    "promote": "flows.promoting",
     "python_fold": "flows.python_folds",
     "repair": "flows.repairing",
+    "rollback": "flows.promoting",
     "session": "flows.windows",
     "stream": "flows.joins",
     "tumbling": "flows.windows",

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from flows.cli_options import options, picked, print_json
+from flows.cli_versions import say_promoted
 from flows.stopping import stop_on_signals
+
+if TYPE_CHECKING:
+    from connectors.manifest import Manifest
 
 
 @click.command()
 @click.argument("view")
-@options("log", "archive", "store", "flows", "workers", "origin", "dead", "json", "quiet", "debug")
+@options("log", "archive", "store", "flows", "workers", "origin", "dead")
+@click.option("--promote", "then_promote", is_flag=True, help="Then make it the version that readers see.")
+@options("json", "quiet", "debug")
 def rebuild(
     view: str,
     log: str,
@@ -19,6 +27,7 @@ def rebuild(
     workers: int | None,
     origin: str | None,
     allow_dead_letters: bool,
+    then_promote: bool,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -47,20 +56,29 @@ def rebuild(
     if after is None:
         click.echo("stopped; the live view is as it was")
         return
+    switch = None
+    if then_promote:
+        from flows.promoting import promote
+
+        switch = promote(
+            projection.name, projection.version, projection=projection, log=log, store=store, workers=workers, stop=stop
+        )
     if as_json:
-        print_json(
-            {"view": projection.title, "digest": after.digest, "before": before and before.digest, "cut": after.cut}
-        )
+        facts = {"view": projection.title, "digest": after.digest, "before": before and before.digest, "cut": after.cut}
+        print_json(facts | ({"promoted": switch is not None} if then_promote else {}))
         return
+    click.echo(_outcome(projection.title, before, after))
+    if switch is not None:
+        say_promoted(switch, store, as_json=False)
+
+
+def _outcome(title: str, before: Manifest | None, after: Manifest) -> str:
     if before is None:
-        click.echo(f"rebuilt {projection.title}  digest {after.digest}")
-    elif before.cut != after.cut:
-        click.echo(
-            f"rebuilt {projection.title}  digest {after.digest}  (at a later cut than before: {before.digest[:12]})"
-        )
-    else:
-        same = "==" if before.digest == after.digest else "!="
-        click.echo(f"rebuilt {same} live\n  rebuilt  {after.digest}\n  live     {before.digest}")
+        return f"rebuilt {title}  digest {after.digest}"
+    if before.cut != after.cut:
+        return f"rebuilt {title}  digest {after.digest}  (at a later cut than before: {before.digest[:12]})"
+    same = "==" if before.digest == after.digest else "!="
+    return f"rebuilt {same} live\n  rebuilt  {after.digest}\n  live     {before.digest}"
 
 
 COMMANDS = (rebuild,)

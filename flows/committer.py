@@ -10,8 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from connectors.clock import monotonic
-from connectors.collect import collect
+from connectors.collect import GRACE_S, collect
 from connectors.manifest import Manifest
+from connectors.retiring import remove_retired
 from connectors.table import Writer
 from flows.facts import Standing, facts_of
 from flows.fold import Delta
@@ -23,8 +24,6 @@ from schemas.errors import DataError
 
 SHAPE_SAMPLE = 10_000
 """Records of a category after which a run asks whether they are events at all."""
-GRACE_S = 900.0
-"""Seconds for which a superseded snapshot stays: whoever resolved its path may still be reading."""
 COLLECTION_S = 60.0
 FINAL_GROUPS_MAX = 1 << 17
 """Final groups that a view holds; with more it commits, whatever that takes: only a commit lets go of them, and as each is written
@@ -99,6 +98,7 @@ class Committer:
         self._collection_due = monotonic() + COLLECTION_S
         home = self.writer.generation.version
         collect(home.path.parents[1], self.projection.name, self.projection.version, GRACE_S)
+        remove_retired(home.path.parents[1], self.projection.name, GRACE_S)
 
     def close(self) -> None:
         self._close(self.writer)

@@ -28,7 +28,7 @@ ENGINE_ROOM = frozenset(
         "kernels kinds log_ends "
         "matching memory merge merging "
         "one_partition ordered_merge "
-        "pacing partials picturing pipeline progress projection purity python_folds "
+        "pacing partials picturing pipeline progress projection promoting purity python_folds "
         "query "
         "ranked refolding repairing returned risks running "
         "said session_merge sessions sides sketches state_size status status_text stopping "

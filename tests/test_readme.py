@@ -38,6 +38,7 @@ def consoles() -> list[tuple[str, str]]:
 def normal(text: str, here: Path) -> str:
     text = text.replace(str(here), "…")
     text = re.sub(r"commit [\d,]+ [\d.]+ \w+ ago  [\d,]+ events/s", "commit N, T ago, R events/s", text)
+    text = re.sub(r"commit [\d,]+", "commit N", text)
     text = re.sub(r"\d+\.\d+ s\b", "T s", text)
     text = re.sub(r"\d+\.\d+ M/s", "R M/s", text)
     text = re.sub(r"snapshots/\d{10}", "snapshots/N", text)  # how many commits it took depends on the pace
