@@ -8,6 +8,7 @@ from pathlib import Path
 from connectors.activity import buildings, is_written
 from connectors.generation import Version, versions_of
 from connectors.manifest import Manifest
+from connectors.view import list_views, open_view
 
 SERVING, RUNNING, BUILDING, READY, RETIRED, UNFINISHED = (
     "serving",
@@ -22,7 +23,8 @@ SERVING, RUNNING, BUILDING, READY, RETIRED, UNFINISHED = (
 @dataclass(frozen=True, slots=True)
 class Kept:
     """``states``: *serving* (readers see it), *running* (somebody writes it), *building* (a rebuild is under way), *ready* (committed,
-    not serving), *retired*, *unfinished* (nothing was ever committed, nobody is at it). ``newest``: None before the first commit."""
+    not serving), *retired*, *unfinished* (nothing was ever committed, nobody is at it). ``newest``: None before the first commit
+    and of a retired one."""
 
     view: str
     version: int
@@ -31,15 +33,20 @@ class Kept:
 
 
 def inventory(store: Path) -> list[Kept]:
-    """By view and version. Raises ``StoreDamaged``."""
+    """By view and version. Raises ``StoreDamaged`` where readers would meet it: a link that leads nowhere, a manifest that was changed."""
+    shown = {view.name for view in list_views(store)}
+    for name in sorted(shown):
+        open_view(store, name)
     homes = sorted(path for path in store.iterdir() if path.is_dir()) if store.is_dir() else []
-    return [_kept(version) for home in homes if not home.name.startswith(".") for version in versions_of(home)]
+    versions = [version for home in homes if not home.name.startswith(".") for version in versions_of(home)]
+    return [_kept(store, version) for version in versions if version.path.parent.name in shown or not version.live()]
 
 
-def _kept(home: Version) -> Kept:
-    live = home.live()
-    newest = live.newest() if live else None
-    return Kept(home.path.parent.name, home.number, tuple(_states(home)), newest)
+def _kept(store: Path, home: Version) -> Kept:
+    name, states = home.path.parent.name, tuple(_states(home))
+    if home.live() is None or RETIRED in states:
+        return Kept(name, home.number, states, None)
+    return Kept(name, home.number, states, open_view(store, name, home.number).manifest)
 
 
 def _states(home: Version) -> list[str]:

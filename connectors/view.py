@@ -9,6 +9,7 @@ Polars and Arrow are imported where they are used, kernels never.
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 import os
 import threading
@@ -18,7 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from connectors.generation import VIEW_NAME, Generation, Version, current_version, snapshot_files, versions_of
+from connectors.history import find
 from connectors.manifest import ROWS, Cut, Manifest, Table
+from connectors.points import Point, point
 from schemas.errors import StoreDamaged, UnknownView
 
 if TYPE_CHECKING:
@@ -85,12 +88,34 @@ LOOKS, LOOK_S = 20, 0.02
 """How often, and with how many seconds between, a reader looks for links that the first commit may be making."""
 
 
-def open_view(store: str | Path, name: str, version: int | None = None) -> View:
-    """The newest snapshot of a view: of the version that is current, or of the one asked for.
+def open_view(
+    store: str | Path,
+    name: str,
+    version: int | None = None,
+    *,
+    cut: Cut | None = None,
+    seq: int | None = None,
+    time: dt.datetime | None = None,
+) -> View:
+    """The newest snapshot of a view, of the version that is current or of the one asked for; or one that is retained.
 
-    Raises ``UnknownView`` (nothing was committed under this name), ``StoreDamaged`` (its manifest was changed, or the
-    link that leads to it is gone).
+    ``cut``: the snapshot at exactly this cut. ``seq``: by the number of its commit. ``time``: the newest one whose watermark (the least of
+    all partitions) is not beyond this event time. Raises ``UnknownView`` (nothing was committed under this name, or that snapshot is not
+    kept), ``StoreDamaged`` (its manifest was changed, or the link that leads to it is gone).
     """
+    view = _newest(store, name, version)
+    wanted = point(seq, cut, time)
+    return view if wanted is None else at_point(view, wanted)
+
+
+def at_point(view: View, wanted: Point) -> View:
+    """Another snapshot of a view's version. Raises ``UnknownView`` when it is not retained."""
+    found = find(view.generation.version, wanted)
+    path = found.generation.snapshot_path(found.manifest.seq)
+    return View(view.name, view.version, path, found.manifest, found.generation)
+
+
+def _newest(store: str | Path, name: str, version: int | None) -> View:
     if not VIEW_NAME.fullmatch(name):
         raise _unknown(store, name, version)
     if version is not None and (home := Version.of(Path(store), name, version)).retired.exists():

@@ -1,7 +1,7 @@
 """Projections, the fold, and the commands over them.
 
     from flows import Projection, agg, tumbling, hopping, session, calendar, as_of, interval_join, in_order, stream
-    from flows import dataflow, run, rebuild, verify, repair, promote, rollback
+    from flows import dataflow, run, rebuild, verify, repair, promote, rollback, diff
     from flows import State, python_fold                          for folds in Python
 
 Names are loaded on first use, so that ``refold --help`` and queries stay quick.
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from flows import agg
     from flows.calendars import calendar
+    from flows.diffing import diff
     from flows.joins import as_of, in_order, interval_join, stream
     from flows.projection import Projection
     from flows.promoting import promote, rollback
@@ -32,6 +33,7 @@ __all__ = [
     "as_of",
     "calendar",
     "dataflow",
+    "diff",
     "hopping",
     "in_order",
     "interval_join",
@@ -53,6 +55,7 @@ _HOMES = {
     "Verification": "flows.verification",
     "as_of": "flows.joins",
     "calendar": "flows.calendars",
+    "diff": "flows.diffing",
     "hopping": "flows.windows",
     "in_order": "flows.joins",
     "interval_join": "flows.joins",

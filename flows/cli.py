@@ -10,7 +10,16 @@ from typing import NoReturn
 
 import click
 
-from flows import cli_archive, cli_definition, cli_proof, cli_reading, cli_rebuild, cli_status, cli_versions
+from flows import (
+    cli_archive,
+    cli_definition,
+    cli_history,
+    cli_proof,
+    cli_reading,
+    cli_rebuild,
+    cli_status,
+    cli_versions,
+)
 from flows.cli_options import options, picked
 from flows.stopping import stop_on_signals
 from schemas.errors import RefoldError
@@ -168,6 +177,7 @@ for family in (
     cli_rebuild,
     cli_versions,
     cli_status,
+    cli_history,
     cli_definition,
     cli_proof,
     cli_archive,

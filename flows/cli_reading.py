@@ -23,8 +23,14 @@ from schemas.errors import UsageError
     help="What to print.",
 )
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
-def query(sql: str, store: str, form: str, as_json: bool) -> None:
+@click.option(
+    "--as-of",
+    metavar="POINT",
+    help="Each view as it was: at an event time (by watermark), a commit's number, a cut, or a span before the newest watermark (1h).",
+)
+def query(sql: str, store: str, form: str, as_json: bool, as_of: str | None) -> None:
     """Run SQL over the committed views (Polars SQL; each view is a table). Example: "FROM aircraft LIMIT 5"."""
+    from connectors.points import parse_point
     from flows.query import query as run_query
     from flows.query import render
 
@@ -33,7 +39,7 @@ def query(sql: str, store: str, form: str, as_json: bool) -> None:
         raise UsageError(
             "Parquet on a terminal is no use", do="send it to a file:  refold query ... --format parquet > out.parquet"
         )
-    click.echo(render(run_query(Path(store), sql), form), nl=False)
+    click.echo(render(run_query(Path(store), sql, parse_point(as_of) if as_of else None), form), nl=False)
 
 
 @click.command()

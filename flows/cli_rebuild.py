@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from flows.cli_options import options, picked, print_json
 from flows.cli_versions import say_promoted
 from flows.stopping import stop_on_signals
+from schemas.errors import UsageError
 
 if TYPE_CHECKING:
     from connectors.manifest import Manifest
+    from flows.projection import Projection
 
 
 @click.command()
 @click.argument("view")
 @options("log", "archive", "store", "flows", "workers", "origin", "dead")
 @click.option("--promote", "then_promote", is_flag=True, help="Then make it the version that readers see.")
+@click.option(
+    "--until", "point", metavar="POINT", help="With --into: fold to a cut, commit or event time of its past ..."
+)
+@click.option("--into", metavar="DIR", help="... into a store of its own, and leave the view alone.")
 @options("json", "quiet", "debug")
 def rebuild(
     view: str,
@@ -28,6 +35,8 @@ def rebuild(
     origin: str | None,
     allow_dead_letters: bool,
     then_promote: bool,
+    point: str | None,
+    into: str | None,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -43,6 +52,9 @@ def rebuild(
     from schemas.errors import StoreError
 
     (projection,) = picked((view,), modules)
+    if point or into:
+        _past(projection, point, into, (log, store, workers, origin, as_json, quiet))
+        return
     try:
         before = open_view(store, projection.name, projection.version).manifest
     except StoreError:
@@ -70,6 +82,29 @@ def rebuild(
     click.echo(_outcome(projection.title, before, after))
     if switch is not None:
         say_promoted(switch, store, as_json=False)
+
+
+def _past(projection: Projection, point: str | None, into: str | None, how: Any) -> None:
+    """A view as it was, in a store of its own."""
+    from connectors.points import parse_point
+    from flows.display import Meter, cut_text, shown
+    from flows.running import rebuild_past
+
+    if not point or not into:
+        raise UsageError("a rebuild to a point of the past needs both", do="--until POINT --into DIR")
+    log, store, workers, origin, as_json, quiet = how
+    with shown(Meter("Rebuild from offset zero", quiet=quiet)) as meter:
+        made = rebuild_past(
+            projection, parse_point(point), Path(into), log=log, store=store, workers=workers, origin=origin,
+            stop=stop_on_signals(), watch=meter.watch,
+        )  # fmt: skip
+    if made is None:
+        click.echo("stopped; the same command goes on where it stood")
+    elif as_json:
+        print_json({"view": projection.title, "digest": made.digest, "cut": made.cut, "path": str(made.path)})
+    else:
+        click.echo(f"rebuilt {projection.title}  at cut {cut_text(made.cut)}  digest {made.digest}")
+        click.echo(f"  read it with  --store {into}   or in {made.path}")
 
 
 def _outcome(title: str, before: Manifest | None, after: Manifest) -> str:

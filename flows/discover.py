@@ -18,7 +18,7 @@ ENGINE_ROOM = frozenset(
     (
         "accumulators agg "
         "calendars chained_merge chains checking cli cluster code_text column_order committer "
-        "decimal_rules decimals definition demo derived discover display "
+        "decimal_rules decimals definition demo derived diffing discover display "
         "engine entities entries evaluation event_table explained_joins explained_text explained_words explaining expressions "
         "facts finishing flights_facts flights_feed fold fold_guard "
         "grouping groups "
@@ -31,7 +31,7 @@ ENGINE_ROOM = frozenset(
         "pacing partials picturing pipeline progress projection promoting purity python_folds "
         "query "
         "ranked refolding repairing returned risks running "
-        "said session_merge sessions sides sketches state_size status status_text stopping "
+        "said scratch session_merge sessions sides sketches state_size status status_text stopping "
         "touched "
         "upstream_rows "
         "variances verdicts verification "

@@ -88,9 +88,11 @@ def shown(meter: Meter) -> Iterator[Meter]:
 
 
 def _lines(meter: Meter, over: threading.Event) -> None:
-    while not over.wait(PLAIN_S):
-        print(meter.line(), file=sys.stderr, flush=True)
-    print(meter.line(), file=sys.stderr, flush=True)
+    is_over = False
+    while not is_over:
+        is_over = over.wait(PLAIN_S)
+        if meter.job is not None:  # nothing may have to be read at all
+            print(meter.line(), file=sys.stderr, flush=True)
 
 
 def _bar(meter: Meter, over: threading.Event) -> None:

@@ -10,24 +10,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from connectors.manifest import ROWS
-from connectors.view import DEAD_LETTERS, LATE, check_table, list_views, open_view
+from connectors.view import DEAD_LETTERS, LATE, at_point, check_table, list_views, open_view
 from schemas.errors import UsageError
 
 if TYPE_CHECKING:
     import polars as pl
 
+    from connectors.points import Point
 
-def query(store: Path, sql: str) -> pl.DataFrame:
+
+def query(store: Path, sql: str, as_of: Point | None = None) -> pl.DataFrame:
     """The result of ``sql`` (DuckDB's ``FROM view`` without SELECT works too). Only views it names are opened.
 
-    ``<view>__late`` and ``<view>__dead_letters`` are the late events and dead letters of a view.
+    ``as_of``: every view as it was at that point of its life. ``<view>__late`` and ``<view>__dead_letters`` are the late events and
+    dead letters of a view.
     """
     import polars as pl
 
     words = set(re.findall(r"\w+", sql))
     known = [view.name for view in list_views(store)]
     named = {name: words & {name, f"{name}__late", f"{name}__dead_letters"} for name in known}
-    tables = {table: frame for name, asked in named.items() if asked for table, frame in _tables(store, name, asked)}
+    tables = {
+        table: frame for name, asked in named.items() if asked for table, frame in _tables(store, name, asked, as_of)
+    }
     if not tables:
         raise UsageError(
             "the query names no view", where=str(store), do=f"views here: {', '.join(known) or 'none yet'}"
@@ -40,9 +45,10 @@ def query(store: Path, sql: str) -> pl.DataFrame:
         raise UsageError(f"the query cannot be run: {what}", do="see `refold views` for views and columns") from None
 
 
-def _tables(store: Path, name: str, asked: set[str]) -> Iterator[tuple[str, pl.LazyFrame]]:
+def _tables(store: Path, name: str, asked: set[str], as_of: Point | None) -> Iterator[tuple[str, pl.LazyFrame]]:
     """The tables of one view that are asked for, all of one snapshot."""
     view = open_view(store, name)
+    view = view if as_of is None else at_point(view, as_of)
     sides = {
         name: (ROWS, view.scan),
         f"{name}__late": (LATE, view.late),

@@ -17,10 +17,13 @@ import pyarrow as pa
 
 from connectors.copies import mend
 from connectors.generation import Version, reached
+from connectors.history import find
 from connectors.log import Log, open_log
 from connectors.manifest import Manifest
+from connectors.points import AtCut, Point
 from connectors.reading import newest_manifest, read_table
 from connectors.table import Writer, open_writer
+from connectors.view import View, open_view
 from flows.cluster import leave
 from flows.column_order import in_committed_order
 from flows.committer import Pace
@@ -29,7 +32,7 @@ from flows.facts import Cut
 from flows.job import END, Job
 from flows.merge import table_specs
 from flows.projection import SEMANTICS, Projection
-from schemas.errors import LogChanged, LogGap, StoreDamaged, Superseded
+from schemas.errors import LogChanged, LogGap, StoreDamaged, Superseded, UsageError
 
 DEFAULT_LOG = "data/log"
 DEFAULT_STORE = "data/store"
@@ -270,3 +273,62 @@ def _is_of_another_log(store: Path, writer: Writer, opener: Callable[[], Log]) -
 
 def _streams(manifest: Manifest) -> dict[str, tuple[str, int]]:
     return {name: (log["identity"], len(log["partitions"])) for name, log in manifest.facts["log"].items()}
+
+
+def rebuild_past(
+    projection: Projection,
+    point: Point,
+    into: Path,
+    *,
+    log: Log | str | None = None,
+    store: str | Path | None = None,
+    workers: int | None = None,
+    origin: str | Cut | None = None,
+    stop: threading.Event | None = None,
+    watch: Watch | None = None,
+) -> View | None:
+    """Fold from the origin to a point of the past, into a store of its own; what was begun there is gone on with.
+
+    ``point``: a cut; or a commit or event time, whose cut is that of a snapshot which is kept. The origin is that of the committed view, if
+    there is one. None when it was stopped. Raises ``UsageError`` (the place is the store itself, or holds a later cut; the log has no such
+    cut), ``UnknownView`` (no such snapshot is kept).
+    """
+    place, stop = store_path(store), stop or threading.Event()
+    if into.resolve() == place.resolve():
+        raise UsageError("a view of the past needs a store of its own", where=str(into), do="name another directory")
+    begun = newest_manifest(into, projection.name, projection.version)
+    known = _live_facts(place, projection)
+    cut = (
+        point.cut
+        if isinstance(point, AtCut)
+        else find(Version.of(place, projection.name, projection.version), point).manifest.cut
+    )
+    _check_cut(projection, cut, log)
+    if begun is not None and not reached(cut, begun.cut):
+        raise UsageError(
+            "this store holds the view at a later cut already", where=str(into), do="name another directory"
+        )
+    run(
+        [in_committed_order(projection, known)], log=log, store=into, until=cut, workers=workers, stop=stop, watch=watch,
+        origin=origin or (known["origin"] if known else None), pace=Pace(allow_dead_letters=True),
+    )  # fmt: skip
+    return None if stop.is_set() else open_view(into, projection.name, projection.version)
+
+
+def _check_cut(projection: Projection, cut: Cut, log: Log | str | None) -> None:
+    """Raises ``UsageError`` for a cut that the log does not have."""
+    opened = log_opener(log)()
+    try:
+        ends = {category.name: opened.describe(category.name).ends for category in projection.categories}
+    finally:
+        opened.close()
+    known = {name: f"{len(offsets)} partitions" for name, offsets in ends.items()}
+    if {name: len(offsets) for name, offsets in cut.items()} != {name: len(offsets) for name, offsets in ends.items()}:
+        raise UsageError(f"a cut of {projection.title} names {known}", do="give one next offset for each partition")
+    for name, offsets in cut.items():
+        for partition, (asked, end) in enumerate(zip(offsets, ends[name], strict=True)):
+            if asked > end:
+                raise UsageError(
+                    f"{name}/{partition} ends at {end:,}, before offset {asked:,}",
+                    do="give a cut that the log has reached",
+                )

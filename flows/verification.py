@@ -10,16 +10,14 @@ A verification that was stopped or killed leaves what it folded; the next one of
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from itertools import count, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from connectors import fs
 from connectors.diff import Difference, changed_chunks, differences
 from connectors.generation import reached
 from connectors.log import Log
@@ -36,6 +34,7 @@ from flows.merge import table_specs
 from flows.projection import Projection
 from flows.refolding import elsewhere
 from flows.running import Watch, WriterTarget, log_opener, same_definition, store_path
+from flows.scratch import own_place
 from schemas.errors import LogChanged, LogGap, StoreDamaged, StoreError, UnknownView
 
 SCRATCH = ".verify"
@@ -162,7 +161,7 @@ def refolded(projection: Projection, manifest: Manifest, scratch: Path, how: Ref
 
     What was folded goes away with the block, unless the fold was not finished. Raises ``LogChanged``, ``LogGap``.
     """
-    with _own_place(scratch, projection.title) as place:
+    with own_place(scratch, projection.title) as place:
         if projection.fold:
             if why := elsewhere(projection, manifest, place, how):
                 how.notes.append(f"the Python fold ran in this process, where an impure one may not show: {why}")
@@ -222,36 +221,6 @@ def _execute(projection: Projection, manifest: Manifest, writer: Writer, how: Re
     if how.watch:
         how.watch(job)
     execute(job, workers=how.workers)
-
-
-@contextlib.contextmanager
-def _own_place(scratch: Path, title: str) -> Iterator[Path]:
-    """A directory that is ours alone while the block runs: the first of the view's that no other process uses."""
-    try:
-        scratch.mkdir(parents=True, exist_ok=True)
-        number, lock = next(_free_places(scratch, title))
-    except OSError as error:
-        msg = "a verification needs room to fold the view again"
-        raise StoreError(
-            msg, where=str(scratch), why=error.strerror, do="give it a directory that can be written:  --scratch DIR"
-        ) from error
-    place = scratch / f"{title}.{number}"
-    try:
-        yield place
-    finally:
-        if not any(place.glob("*/v*/g*/manifests/*.json")):  # nothing to go on from
-            shutil.rmtree(place, ignore_errors=True)
-            fs.unlink(scratch / f"{title}.{number}.lock")
-        os.close(lock)
-        with contextlib.suppress(OSError):  # it stays while others use it
-            scratch.rmdir()
-
-
-def _free_places(scratch: Path, title: str) -> Iterator[tuple[int, int]]:
-    for number in count():
-        lock = fs.lock(scratch / f"{title}.{number}.lock", wait=False)
-        if lock is not None:
-            yield number, lock
 
 
 # -- the comparison
