@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Self
 import pyarrow as pa
 
 from connectors.log import APPENDS
+from connectors.topic_settings import TopicSettings
 from schemas.errors import UsageError
 
 if TYPE_CHECKING:
@@ -28,6 +29,14 @@ class Appending(ABC):
 
     @abstractmethod
     def close(self) -> None: ...
+
+    def settings(self, category: str) -> TopicSettings | None:
+        """What the broker says of the topic; None where no broker keeps it."""
+        return None
+
+    def records_without_producer_id(self, category: str, last: int) -> dict[int, int]:
+        """See ``connectors.producers_seen``; nothing where no broker keeps the category."""
+        return {}
 
     def append(
         self, category: Category, events: Iterable[Event], *, keys: Sequence[str | None] | None = None

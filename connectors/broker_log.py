@@ -19,7 +19,9 @@ from connectors import broker_config, clock
 from connectors.appending import Appending, as_appends
 from connectors.broker_reader import BrokerReader, Source
 from connectors.log import DEFAULT_PARTITIONS, CategoryInfo
+from connectors.producers_seen import records_without_producer_id
 from connectors.producing import Producer
+from connectors.topic_settings import TopicSettings
 from schemas.errors import LogError, LogUnreachable, UnknownCategory
 
 RETRY_SECONDS = 0.1
@@ -65,6 +67,21 @@ class BrokerLog(Appending):
     @abstractmethod
     def describe_once(self, category: str) -> CategoryInfo:
         """``describe`` without patience."""
+
+    def settings(self, category: str) -> TopicSettings:
+        """What the broker says of the topic. Raises ``UnknownCategory``, ``LogUnreachable``."""
+        return self.patiently(lambda: self.settings_once(category))
+
+    def records_without_producer_id(self, category: str, last: int) -> dict[int, int]:
+        """See ``connectors.producers_seen``."""
+        info = self.describe(category)
+        return records_without_producer_id(
+            info, lambda start: self.source(category, start), last, self.timeout_ms / 1000
+        )
+
+    @abstractmethod
+    def settings_once(self, category: str) -> TopicSettings:
+        """``settings`` without patience."""
 
     @abstractmethod
     def source(self, category: str, start: Mapping[int, int]) -> Source:

@@ -16,6 +16,9 @@ from connectors.log import CategoryInfo, Slice
 from connectors.record_batch import Decoder
 from schemas.errors import LogChanged, LogError, LogGap, LogUnreachable
 
+LOOK_S = 2.0
+"""Seconds after which a reader that follows looks whether the category is still the one that it began with, even if nothing has come."""
+
 
 class PositionLost(Exception):
     """A source's word for: the broker does not have the offsets that come next."""
@@ -31,8 +34,8 @@ class Source(Protocol):
     def answers(self) -> int:
         """Requests answered so far, with news or without."""
 
-    def identity(self) -> str | None:
-        """Ask for the identity of the category ("": there is none such now); None when nobody answers."""
+    def look(self) -> tuple[str, int] | None:
+        """Ask for the identity of the category ("": there is none such now) and its partitions; None when nobody answers."""
 
     def finish(self, partitions: Iterable[int]) -> None:
         """Fetch no more of these."""
@@ -66,6 +69,7 @@ class BrokerReader:
         self._decoder = Decoder()
         self._unconfirmed: list[tuple[int, list[Fetched]]] = []
         self._silent_since: float | None = None
+        self._follows, self._looked = not until, clock.monotonic()
         self._source = connect(start)
         self._finish()
 
@@ -123,7 +127,8 @@ class BrokerReader:
             except PositionLost as lost:
                 raise self._moved() from lost
         had = bool(self._unconfirmed)
-        confirmed = not had or self._confirm()
+        is_due = self._follows and clock.monotonic() - self._looked > LOOK_S
+        confirmed = not (had or is_due) or self._confirm()
         self._mind_silence(answered=confirmed and (had or self._source.answers != answers))
 
     def _confirm(self) -> bool:
@@ -131,11 +136,14 @@ class BrokerReader:
 
         Fetches go by name. An identity never comes back, so if it is still the same now, all fetched before was its.
         """
-        if self._info.identity:
-            identity = self._source.identity()
-            if identity is None:
+        if self._info.identity or self._follows:
+            found = self._source.look()
+            if found is None:
                 return False
+            self._looked = clock.monotonic()
+            identity, partitions = found
             self._check_identity(identity or self._describe().identity)
+            self._check_partitions(partitions)
         for partition, batches in self._unconfirmed:
             self._stitchers[partition].add(batches)
         self._unconfirmed.clear()
@@ -155,6 +163,14 @@ class BrokerReader:
     def _check_identity(self, identity: str) -> None:
         if identity and self._info.identity and identity != self._info.identity:
             raise _changed(self._info.name, "it was deleted and made again while it was being read")
+
+    def _check_partitions(self, now: int) -> None:
+        """Who follows would never read the new ones. (A cut has as many partitions as there were when it was pinned.)"""
+        if self._follows and now > self._info.partitions:
+            msg = f"`{self._info.name}` had {self._info.partitions} partitions and has {now} now"
+            why = "keys move between partitions when their number changes, and final rows may open again"
+            do = "fold the view again from the log as it is now:  refold rebuild VIEW"
+            raise LogChanged(msg, where=f"category {self._info.name}", why=why, do=do)
 
     def _moved(self) -> LogError:
         """What it means that the broker does not have the offsets at which we stand."""

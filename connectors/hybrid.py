@@ -22,6 +22,7 @@ from connectors.appending import Appending
 from connectors.local import LocalLog, check_start
 from connectors.log import DEFAULT_PARTITIONS, CategoryInfo, Log, Reader, Slice
 from connectors.overlap import check_identity, check_overlap, check_stream
+from connectors.topic_settings import TopicSettings
 from schemas.errors import UnknownCategory, UsageError
 
 Ends = dict[int, int]
@@ -82,6 +83,14 @@ class HybridLog(Appending):
     def append_batch(self, category: str, batch: pa.Table) -> tuple[int, ...]:
         """Append to the log."""
         return self._live.append_batch(category, batch)
+
+    def settings(self, category: str) -> TopicSettings | None:
+        """Those of the log."""
+        return self._live.settings(category)
+
+    def records_without_producer_id(self, category: str, last: int) -> dict[int, int]:
+        """Those of the log."""
+        return self._live.records_without_producer_id(category, last)
 
     def close(self) -> None:
         self._archive.close()

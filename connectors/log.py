@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 import pyarrow as pa
 
 if TYPE_CHECKING:
+    from connectors.topic_settings import TopicSettings
     from schemas import Category, Event
 
 DEFAULT_PARTITIONS = 4
@@ -156,6 +157,12 @@ class Log(Protocol):
         self, category: Category, events: Iterable[Event], *, keys: Sequence[str | None] | None = None
     ) -> dict[str, tuple[int, ...]]:
         """Append typed events; the record key is the subject unless ``keys`` says otherwise. Returns the new cut."""
+
+    def settings(self, category: str) -> TopicSettings | None:
+        """What the broker says of the topic; None where no broker keeps it."""
+
+    def records_without_producer_id(self, category: str, last: int) -> dict[int, int]:
+        """By partition: how many of the last records came from a producer without an id, which may write a record twice."""
 
     def close(self) -> None: ...
 

@@ -14,7 +14,7 @@ restart is then there twice. Must not know: how requests travel (the transport i
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -184,3 +184,12 @@ def _cuts(row_sizes: npt.NDArray[np.int64]) -> list[int]:
         before = ends[cuts[-1] - 1] if cuts[-1] else 0
         cuts.append(max(cuts[-1] + 1, int(np.searchsorted(ends, before + BATCH_BYTES_MAX, side="right"))))
     return cuts
+
+
+def by_leader(leaders: Mapping[int, int], partitions: Iterable[int], where: str) -> dict[int, list[int]]:
+    """Partitions by the node that leads them. Raises ``LogUnreachable`` when one has no leader."""
+    wanted = [*partitions]
+    without = [partition for partition in wanted if leaders.get(partition, -1) < 0]
+    if without:
+        raise LogUnreachable(f"no broker leads partitions {without}", where=where)
+    return {node: [p for p in wanted if leaders[p] == node] for node in {leaders[p] for p in wanted}}

@@ -38,8 +38,9 @@ from connectors.broker_log import BrokerLog, pause
 from connectors.broker_reader import PositionLost
 from connectors.continuity import Fetched, in_order
 from connectors.log import DEFAULT_PARTITIONS, CategoryInfo
-from connectors.producing import SequenceLost, TryAgain
+from connectors.producing import SequenceLost, TryAgain, by_leader
 from connectors.record_batch import Header, from_rows, magic_of, read_header, split
+from connectors.topic_settings import NAMES, TopicSettings
 from schemas.errors import LogError, LogUnreachable, RefoldError, UsageError
 
 FETCH_BYTES_MAX = 4 << 20
@@ -95,7 +96,7 @@ class RedpandaLog(BrokerLog):
             identity=str(topic.get("topic_id") or ""),
             earliest=tuple(earliest[partition].offset for partition in partitions),
             ends=tuple(ends[partition].offset for partition in partitions),
-            compacted=self._is_compacted(category),
+            compacted=self.settings_once(category).is_compacted,
         )
 
     def source(self, category: str, start: Mapping[int, int]) -> _Source:
@@ -121,12 +122,8 @@ class RedpandaLog(BrokerLog):
         return answers
 
     def _leaders(self, category: str, partitions: Iterable[int]) -> dict[int, list[int]]:
-        """Partitions by the node that leads them. Raises ``LogUnreachable`` when one has no leader."""
         leaders = {part["partition_index"]: part["leader_id"] for part in self._topic(category)["partitions"]}
-        without = [partition for partition in partitions if leaders.get(partition, -1) < 0]
-        if without:
-            raise LogUnreachable(f"no broker leads partitions {without}", where=f"{category} at {self.url}")
-        return {node: [p for p in partitions if leaders[p] == node] for node in {leaders[p] for p in partitions}}
+        return by_leader(leaders, partitions, f"{category} at {self.url}")
 
     def _settings(self) -> dict[str, Any]:
         return {
@@ -176,11 +173,12 @@ class RedpandaLog(BrokerLog):
                 raise error()
         return dict(topic)
 
-    def _is_compacted(self, category: str) -> bool:
-        resource = ConfigResource(ConfigResourceType.TOPIC, category, {"cleanup.policy": None})
+    def settings_once(self, category: str) -> TopicSettings:
+        replicas = min(len(part["replica_nodes"]) for part in self._topic(category)["partitions"])
+        resource = ConfigResource(ConfigResourceType.TOPIC, category, dict.fromkeys(NAMES))
         with self._asking() as admin:
-            found = admin.describe_configs([resource], config_filter="all")
-        return "compact" in (found["topic"].get(category, {}).get("cleanup.policy", {}).get("value") or "")
+            found = admin.describe_configs([resource], config_filter="all")["topic"].get(category, {})
+        return TopicSettings.of(replicas, {name: found.get(name, {}).get("value") for name in NAMES})
 
 
 class _Source:
@@ -210,7 +208,7 @@ class _Source:
     def answers(self) -> int:
         return int(self._consumer._fetcher.answers)
 
-    def identity(self) -> str | None:
+    def look(self) -> tuple[str, int] | None:
         topics = [MetadataRequest.MetadataRequestTopic(name=self._topic)]
         request = MetadataRequest(topics=topics, allow_auto_topic_creation=False)
         try:
@@ -218,7 +216,7 @@ class _Source:
                 (found,) = self._manager.run(_sending, self._manager, request, None).topics
         except LogUnreachable:
             return None
-        return str(found.topic_id or "") if not found.error_code else ""
+        return (str(found.topic_id or ""), len(found.partitions)) if not found.error_code else ("", 0)
 
     def fetch(self, timeout_ms: int) -> dict[int, list[Fetched]]:
         try:

@@ -1,7 +1,7 @@
 """Projections, the fold, and the commands over them.
 
     from flows import Projection, agg, tumbling, hopping, session, calendar, as_of, interval_join, in_order, stream
-    from flows import dataflow, run, rebuild, verify, repair, promote, rollback, diff
+    from flows import dataflow, run, rebuild, verify, repair, promote, rollback, diff, doctor
     from flows import State, python_fold                          for folds in Python
 
 Names are loaded on first use, so that ``refold --help`` and queries stay quick.
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from flows import agg
     from flows.calendars import calendar
     from flows.diffing import diff
+    from flows.doctor import doctor
     from flows.joins import as_of, in_order, interval_join, stream
     from flows.projection import Projection
     from flows.promoting import promote, rollback
@@ -34,6 +35,7 @@ __all__ = [
     "calendar",
     "dataflow",
     "diff",
+    "doctor",
     "hopping",
     "in_order",
     "interval_join",
@@ -56,6 +58,7 @@ _HOMES = {
     "as_of": "flows.joins",
     "calendar": "flows.calendars",
     "diff": "flows.diffing",
+    "doctor": "flows.doctor",
     "hopping": "flows.windows",
     "in_order": "flows.joins",
     "interval_join": "flows.joins",

@@ -13,6 +13,7 @@ import click
 from flows import (
     cli_archive,
     cli_definition,
+    cli_doctor,
     cli_history,
     cli_proof,
     cli_reading,
@@ -178,6 +179,7 @@ for family in (
     cli_versions,
     cli_status,
     cli_history,
+    cli_doctor,
     cli_definition,
     cli_proof,
     cli_archive,

@@ -18,9 +18,9 @@ ENGINE_ROOM = frozenset(
     (
         "accumulators agg "
         "calendars chained_merge chains checking cli cluster code_text column_order committer "
-        "decimal_rules decimals definition demo derived diffing discover display "
+        "decimal_rules decimals definition demo derived diffing discover display doctor duplicates "
         "engine entities entries evaluation event_table explained_joins explained_text explained_words explaining expressions "
-        "facts finishing flights_facts flights_feed fold fold_guard "
+        "facts findings finishing flights_facts flights_feed fold fold_guard "
         "grouping groups "
         "hops "
         "importing "

@@ -29,13 +29,14 @@ TimePath = tuple[str, ...] | None
 
 def time_paths(definition: Mapping[str, Any]) -> dict[str, TimePath]:
     """By category, from a definition of a view (see ``flows.definition``)."""
-    return {category: _path(envelope["time"]) for category, envelope in _envelopes(definition)}
+    return {category: _path(envelope["time"]) for category, envelope in envelopes(definition)}
 
 
-def _envelopes(definition: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, str]]]:
+def envelopes(definition: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, str]]]:
+    """The categories that a definition reads, and what it says of the envelope of each."""
     source = definition.get("source", {})
     if "projection" in source:
-        yield from _envelopes(source["projection"])
+        yield from envelopes(source["projection"])
     for side in source.get("streams", [definition] if "category" in definition else []):
         yield side["category"], side["envelope"]
 
