@@ -54,6 +54,9 @@ bench: $(STAMP) $(BENCH_STAMP)  ## measure refold beside its limits and hand-wri
 bench-full: $(STAMP) $(BENCH_STAMP)  ## the same with 20 million events: about half an hour, 10 GB of disk
 	PYTHONPATH=$(BENCH) .venv/bin/python -m benchmarks.replay --events 20000000
 
+bench-neighbours: $(STAMP) $(BENCH_STAMP)  ## measure what a rebuild does to others at the same broker (starts one)
+	PYTHONPATH=$(BENCH) .venv/bin/python -m benchmarks.neighbours
+
 # Beside the environment, not in it: refold and its tests must not come to lean on what only the baselines need.
 $(BENCH_STAMP): benchmarks/requirements.txt | $(STAMP)
 	.venv/bin/python -m pip install --quiet --upgrade --target $(BENCH) -r benchmarks/requirements.txt

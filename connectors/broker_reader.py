@@ -7,6 +7,7 @@ the client library (connectors/redpanda.py gives the source).
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
@@ -18,6 +19,10 @@ from schemas.errors import LogChanged, LogError, LogGap, LogUnreachable
 
 LOOK_S = 2.0
 """Seconds after which a reader that follows looks whether the category is still the one that it began with, even if nothing has come."""
+
+
+LATENCIES_KEPT = 64
+"""Latencies of fetches that are kept for whoever asks."""
 
 
 class PositionLost(Exception):
@@ -33,6 +38,10 @@ class Source(Protocol):
     @property
     def answers(self) -> int:
         """Requests answered so far, with news or without."""
+
+    @property
+    def latencies(self) -> deque[float]:
+        """Seconds that requests took which were answered with records, the latest last; whoever takes one out has it."""
 
     def look(self) -> tuple[str, int] | None:
         """Ask for the identity of the category ("": there is none such now) and its partitions; None when nobody answers."""
@@ -84,6 +93,13 @@ class BrokerReader:
     def positions(self) -> dict[int, int]:
         """See ``Reader.positions``."""
         return {partition: stitcher.position for partition, stitcher in self._stitchers.items()}
+
+    def latencies(self) -> list[float]:
+        """Seconds that fetches took which came since this was asked."""
+        found, waiting = [], self._source.latencies
+        while waiting:
+            found.append(waiting.popleft())
+        return found
 
     def close(self) -> None:
         self._source.close()

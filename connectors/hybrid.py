@@ -19,6 +19,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from connectors.appending import Appending
+from connectors.broker_reader import BrokerReader
 from connectors.local import LocalLog, check_start
 from connectors.log import DEFAULT_PARTITIONS, CategoryInfo, Log, Reader, Slice
 from connectors.overlap import check_identity, check_overlap, check_stream
@@ -139,6 +140,10 @@ class HybridReader:
     def positions(self) -> dict[int, int]:
         """See ``Reader.positions``."""
         return dict(self._positions)
+
+    def latencies(self) -> list[float]:
+        """Those of fetches from the log; none while the archive is read."""
+        return self._reader.latencies() if isinstance(self._reader, BrokerReader) else []
 
     def close(self) -> None:
         self._reader.close()

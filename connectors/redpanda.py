@@ -1,13 +1,12 @@
 """Category streams in Redpanda, or in any broker that speaks Kafka's protocol. The only module that knows kafka-python.
 
-Reading takes whole record batches out of the library's fetcher: sessions, leader changes, reconnecting and lists of
-aborted transactions stay the library's; bytes become Arrow in connectors/record_batch.py and slices in
-connectors/broker_reader.py. Appending hands over whole batches too (connectors/producing.py), ten times as fast as the
-library's own producer, which takes records one by one.
+Reading takes whole record batches out of the library's fetcher: sessions, leader changes, reconnecting and lists of aborted
+transactions stay the library's; bytes become Arrow in connectors/record_batch.py and slices in connectors/broker_reader.py. Appending
+hands over whole batches too (connectors/producing.py), ten times as fast as the library's own producer.
 
-Promises: no consumer group, and no offset is ever stored in the broker; positions are never reset; only committed
-records are read, and ends are last stable offsets; a broker that does not answer is ``LogUnreachable`` within
-``REFOLD_BROKER_TIMEOUT``; no setting's value is in an error. Must not know: what is in a record.
+Promises: no consumer group, and no offset is ever stored in the broker; positions are never reset; only committed records are read, and
+ends are last stable offsets; a broker that does not answer is ``LogUnreachable`` within ``REFOLD_BROKER_TIMEOUT``; no setting's value is in
+an error. Must not know: what is in a record.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from __future__ import annotations
 import logging
 import socket
 import threading
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -33,14 +33,14 @@ from kafka.protocol.producer import InitProducerIdRequest, ProduceRequest
 from kafka.record import MemoryRecords
 from kafka.record.default_records import DefaultRecordBatch
 
-from connectors import broker_config
+from connectors import broker_config, clock
 from connectors.broker_log import BrokerLog, pause
-from connectors.broker_reader import PositionLost
+from connectors.broker_reader import LATENCIES_KEPT, PositionLost
 from connectors.continuity import Fetched, in_order
 from connectors.log import DEFAULT_PARTITIONS, CategoryInfo
 from connectors.producing import SequenceLost, TryAgain, by_leader
 from connectors.record_batch import Header, from_rows, magic_of, read_header, split
-from connectors.topic_settings import NAMES, TopicSettings
+from connectors.topic_settings import FOR_EVER, NAMES, TopicSettings
 from schemas.errors import LogError, LogUnreachable, RefoldError, UsageError
 
 FETCH_BYTES_MAX = 4 << 20
@@ -69,10 +69,9 @@ class RedpandaLog(BrokerLog):
 
     def create(self, category: str, partitions: int = DEFAULT_PARTITIONS) -> CategoryInfo:
         """See ``Log.create``. The topic keeps its records for ever."""
-        for_ever = {"retention.ms": "-1", "retention.bytes": "-1", "cleanup.policy": "delete"}
-        wanted = {"num_partitions": partitions, "configs": for_ever}
         try:
             with self._asking() as admin:
+                wanted = {"num_partitions": partitions, "configs": FOR_EVER}
                 admin.create_topics({category: wanted}, wait_for_metadata=True)
         except errors.TopicAlreadyExistsError as error:
             raise LogError(f"the category {category} exists already", where=self.url) from error
@@ -122,8 +121,10 @@ class RedpandaLog(BrokerLog):
         return answers
 
     def _leaders(self, category: str, partitions: Iterable[int]) -> dict[int, list[int]]:
-        leaders = {part["partition_index"]: part["leader_id"] for part in self._topic(category)["partitions"]}
-        return by_leader(leaders, partitions, f"{category} at {self.url}")
+        parts = self._topic(category)["partitions"]
+        return by_leader(
+            {part["partition_index"]: part["leader_id"] for part in parts}, partitions, f"{category} at {self.url}"
+        )
 
     def _settings(self) -> dict[str, Any]:
         return {
@@ -201,6 +202,7 @@ class _Source:
         for partition, offset in start.items():
             self._consumer.seek(TopicPartition(topic, partition), offset)
         self._manager = manager = self._consumer._manager
+        self.latencies: deque[float] = self._consumer._fetcher.latencies
         with suppress(errors.KafkaError):  # asked for now, because the first poll would wait 0.2 s for it
             manager.run(manager.cluster.refresh_metadata, manager.least_loaded_node())
 
@@ -219,11 +221,9 @@ class _Source:
         return (str(found.topic_id or ""), len(found.partitions)) if not found.error_code else ("", 0)
 
     def fetch(self, timeout_ms: int) -> dict[int, list[Fetched]]:
-        try:
-            with _translated(self._url):
-                found = self._consumer.poll(timeout_ms)
-        except LogUnreachable:
-            return {}  # the library goes on trying; the reader counts how long
+        found: dict[TopicPartition, list[Fetched]] = {}
+        with suppress(LogUnreachable), _translated(self._url):  # the library goes on trying; the reader counts how long
+            found = self._consumer.poll(timeout_ms)
         return {partition.partition: batches for partition, batches in found.items()}
 
     def finish(self, partitions: Iterable[int]) -> None:
@@ -257,8 +257,7 @@ class _PartitionBatches(Fetcher.PartitionRecords):  # type: ignore[misc]
     def _of_today(self, batch: memoryview) -> Fetched:
         header = read_header(batch)
         packed = None if self._is_skipped(batch, header) else (batch, header)
-        end = header.last_offset + 1
-        return Fetched(header.base_offset, end, header.record_count, header.leader_epoch, packed)
+        return Fetched(header.base_offset, header.last_offset + 1, header.record_count, header.leader_epoch, packed)
 
     def _is_skipped(self, batch: memoryview, header: Header) -> bool:
         if header.producer_id < 0:
@@ -273,11 +272,13 @@ class _PartitionBatches(Fetcher.PartitionRecords):  # type: ignore[misc]
 
 class _BatchFetcher(Fetcher):  # type: ignore[misc]
     PartitionRecords = _PartitionBatches
-    answers = 0
+    answers, latencies = 0, deque[float]()
 
-    def _handle_fetch_response(self, *arguments: Any) -> None:
+    def _handle_fetch_response(self, node: Any, offsets: Any, sent: float, response: Any) -> None:
         self.answers += 1
-        super()._handle_fetch_response(*arguments)
+        if any(part.records for topic in response.responses for part in topic.partitions):
+            self.latencies.append(clock.monotonic() - sent)  # without records it is the broker that waited
+        super()._handle_fetch_response(node, offsets, sent, response)
 
 
 class _BatchConsumer(KafkaConsumer):  # type: ignore[misc]
@@ -286,6 +287,7 @@ class _BatchConsumer(KafkaConsumer):  # type: ignore[misc]
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
         self._fetcher = _BatchFetcher(self._client, self._subscription, metrics=None, **self.config)
+        self._fetcher.latencies = deque(maxlen=LATENCIES_KEPT)
 
 
 def _of_old(batch: memoryview) -> Fetched:

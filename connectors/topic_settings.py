@@ -14,6 +14,9 @@ NAMES = (
     "message.timestamp.type",
 )
 
+FOR_EVER = {"retention.ms": "-1", "retention.bytes": "-1", "cleanup.policy": "delete"}
+"""What a topic that refold makes is told: keep everything."""
+
 
 @dataclass(frozen=True, slots=True)
 class TopicSettings:

@@ -20,6 +20,12 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("view")
 @options("log", "archive", "store", "flows", "workers", "origin", "dead")
+@click.option(
+    "--max-rate", metavar="RATE", help="Read no faster: events a second (200000/s, 200k/s) or bytes a second (20MB/s)."
+)
+@click.option(
+    "--ungoverned", is_flag=True, help="Go as fast as it can: no backing off from slow fetches, no lower priority."
+)
 @click.option("--promote", "then_promote", is_flag=True, help="Then make it the version that readers see.")
 @click.option(
     "--until", "point", metavar="POINT", help="With --into: fold to a cut, commit or event time of its past ..."
@@ -34,6 +40,8 @@ def rebuild(
     workers: int | None,
     origin: str | None,
     allow_dead_letters: bool,
+    max_rate: str | None,
+    ungoverned: bool,
     then_promote: bool,
     point: str | None,
     into: str | None,
@@ -42,12 +50,15 @@ def rebuild(
 ) -> None:
     """Fold VIEW again from offset zero beside the live one, then take over in one step.
 
-    Nobody has to stop: readers keep the old snapshot until the switch, and a run goes on from the new one. No file of
-    the old view is trusted: damaged ones are put aside.
+    Nobody has to stop: readers keep the old snapshot until the switch, and a run goes on from the new one. No file of the old view is
+    trusted: damaged ones are put aside. Reading from a broker it governs itself: it learns how long an unhurried fetch takes, and backs
+    off when fetches take longer; and it leaves the cores of its machine to others (a niceness of 10).
     """
+    from connectors.throttle import parse_rate
     from connectors.view import open_view
     from flows.committer import Pace
     from flows.display import Meter, shown
+    from flows.leaving_cores import leaving_cores
     from flows.running import rebuild as rebuild_view
     from schemas.errors import StoreError
 
@@ -59,11 +70,12 @@ def rebuild(
         before = open_view(store, projection.name, projection.version).manifest
     except StoreError:
         before = None  # nothing there, or damaged: all the more reason
+    rate = parse_rate(max_rate) if max_rate else None
     stop = stop_on_signals()
-    with shown(Meter("Rebuild from offset zero", quiet=quiet)) as meter:
+    with leaving_cores(not ungoverned), shown(Meter("Rebuild from offset zero", quiet=quiet)) as meter:
         after = rebuild_view(
             projection, log=log, store=store, workers=workers, origin=origin, stop=stop, watch=meter.watch,
-            pace=Pace(allow_dead_letters=allow_dead_letters),
+            pace=Pace(allow_dead_letters=allow_dead_letters), rate=rate, governed=not ungoverned,
         )  # fmt: skip
     if after is None:
         click.echo("stopped; the live view is as it was")

@@ -67,7 +67,9 @@ class Meter:
         rate = done / self.seconds
         left = f", {max(whole - done, 0) / rate:,.0f} s left" if whole and rate and done < whole else ""
         share = f" of {whole:,}" if whole is not None else ""
-        return f"{self.title}  {done:,}{share} events  {rate / 1e6:.2f} M/s  {self.seconds:.1f} s{left}"
+        throttle = getattr(self.job, "throttle", None)
+        held = throttle.words if throttle else ""
+        return f"{self.title}  {done:,}{share} events  {rate / 1e6:.2f} M/s  {self.seconds:.1f} s{left}{held and f'  {held}'}"
 
 
 @contextmanager

@@ -17,6 +17,7 @@ import pyarrow as pa
 from connectors.clock import monotonic
 from connectors.log import CategoryInfo, Log, Reader, Slice
 from connectors.table import Writer
+from connectors.throttle import Throttle
 from flows.committer import Committer, Pace
 from flows.facts import Cut, Standing, begin, check_definition, check_log, standing_of
 from flows.fold import Delta, PartitionFold
@@ -89,6 +90,8 @@ class Job:
     ends: dict[Place, int] = field(default_factory=dict)
     must_match: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     """Facts of committed views that this job folds again: definition and log must still be theirs."""
+    throttle: Throttle | None = None
+    """What holds the readers back, for the neighbours' sake."""
     raw: bool = False
     """Decode every record, whatever columns a log keeps beside its records."""
 
@@ -181,7 +184,8 @@ class Job:
         mine = [p for p in range(self._infos[category].partitions) if p % workers == worker]
         start = {p: self._pipelines[(category, p)].position for p in mine}
         until = {p: max(self.ends[(category, p)], start[p]) for p in mine} if self.until is not None else None
-        return (log.reader(category, start, until) if mine else None), mine
+        reader = log.reader(category, start, until) if mine else None
+        return (self.throttle.over(reader) if reader and self.throttle else reader), mine
 
     def is_done(self, category: str, partition: int, next_offset: int) -> bool:
         return self.until is not None and next_offset >= self.ends[(category, partition)]

@@ -23,6 +23,7 @@ from connectors.manifest import Manifest
 from connectors.points import AtCut, Point
 from connectors.reading import newest_manifest, read_table
 from connectors.table import Writer, open_writer
+from connectors.throttle import Governor, Rate, Throttle
 from connectors.view import View, open_view
 from flows.cluster import leave
 from flows.column_order import in_committed_order
@@ -189,6 +190,8 @@ def rebuild(
     workers: int | None = None,
     origin: str | Cut | None = None,
     pace: Pace | None = None,
+    rate: Rate | None = None,
+    governed: bool = True,
     stop: threading.Event | None = None,
     watch: Watch | None = None,
 ) -> Manifest | None:
@@ -197,13 +200,18 @@ def rebuild(
     The view keeps serving, and may keep running, meanwhile; no file of it is trusted or touched. Returns the manifest
     that took over, or None when it was stopped before (the live view is as it was). A rebuild that was stopped goes on
     where it stood, if definition, origin and log are still the same.
+
+    ``rate``: read no faster than that. ``governed``: where it reads from a broker, back off when its fetches take longer than they do
+    unhurried, so that others are not disturbed.
     """
+    stop = stop or threading.Event()
+    throttle = Throttle(stop, rate, Governor() if governed else None)
     projection = in_committed_order(projection, _live_facts(store_path(store), projection))
     specs = table_specs(projection)
 
     def job_for(writer: Writer, until: str | Cut) -> Job:
         target = WriterTarget(projection, writer)
-        return Job([target], log_opener(log), until, origin, pace or Pace(), stop or threading.Event())
+        return Job([target], log_opener(log), until, origin, pace or Pace(), stop, throttle=throttle)
 
     for resume in (True, False):
         with open_writer(
