@@ -15,7 +15,7 @@ import os
 from pathlib import Path
 
 from connectors import fs
-from connectors.generation import Generation, Version, failed, place_of, put_aside
+from connectors.generation import Generation, Version, failed, place_of, put_aside, snapshot_files
 from schemas.errors import StoreDamaged
 
 
@@ -63,8 +63,8 @@ def _mend(generation: Generation) -> None:
     try:
         whole = next((seq for seq in reversed(generation.sequence()) if _is_whole(generation, seq)), 0)
         for seq in generation.snapshots():
-            if seq >= whole:  # the newest is shown again when it is opened
-                fs.remove_tree(generation.snapshot_path(seq))
+            if seq > whole or (seq == whole and not _is_shown_whole(generation, seq)):
+                fs.remove_tree(generation.snapshot_path(seq))  # whoever opens the newest shows it again
         for seq in generation.sequence():
             if seq > whole:
                 put_aside(generation.manifest_path(seq))
@@ -81,6 +81,15 @@ def _is_whole(generation: Generation, seq: int) -> bool:
         return True
     chunks = (chunk for table in manifest.tables.values() for chunk in table.chunks)
     return all(_is_there(generation.version.data / chunk.file, chunk.bytes) for chunk in chunks)
+
+
+def _is_shown_whole(generation: Generation, seq: int) -> bool:
+    """Whether readers of a snapshot's directory find all its files. (They may be at it, if this is a view at home after all.)"""
+    try:
+        manifest = generation.read(seq)
+    except StoreDamaged:
+        return True
+    return all((generation.snapshot_path(seq) / name).exists() for name, _ in snapshot_files(manifest))
 
 
 def _is_there(path: Path, size: int) -> bool:

@@ -141,6 +141,17 @@ def test_in_the_place_where_a_view_was_made_the_same_is_damage(log: str, tmp_pat
         run([by_hour], log=log, store=tmp_path / "store", until="end", workers=1)
 
 
+def test_a_view_at_home_that_is_taken_for_a_copy_goes_on_under_its_readers(log: str, tmp_path: Path) -> None:
+    """A device may get another number; whoever reads meanwhile must not notice."""
+    run([by_hour], log=log, store=tmp_path / "store", until=next(iter(cuts(log))), workers=1)
+    reading = open_view(tmp_path / "store", "by_hour")
+    inode = reading.path.stat().st_ino
+    reading.generation.place.write_text("1:1\n")
+    run([by_hour], log=log, store=tmp_path / "store", until="end", workers=1)
+    assert reading.path.stat().st_ino == inode and reading.scan().collect().height > 0
+    assert open_view(tmp_path / "store", "by_hour").seq == reading.seq + 1
+
+
 def test_links_that_were_copied_as_directories_are_links_again(log: str, tmp_path: Path) -> None:
     run([by_hour], log=log, store=tmp_path / "store", until=list(cuts(log))[1], workers=1)
     shutil.copytree(tmp_path / "store", tmp_path / "copy", symlinks=False)

@@ -35,6 +35,11 @@ def consoles() -> list[tuple[str, str]]:
     return found
 
 
+def modules() -> list[tuple[str, str]]:
+    """The README's Python blocks that begin with a file's name, and those names."""
+    return [(name, block) for block, name in re.findall(r"```python\n(# (\w+\.py)\n.*?)```", README, re.S)]
+
+
 def normal(text: str, here: Path) -> str:
     text = text.replace(str(here), "…")
     text = re.sub(r"commit [\d,]+ [\d.]+ \w+ ago  [\d,]+ events/s", "commit N, T ago, R events/s", text)
@@ -59,6 +64,8 @@ def test_the_commands_print_what_the_readme_says(place: Path) -> None:
     cache = os.environ.get("REFOLD_CACHE") or str(Path.cwd() / "data" / "cache")
     environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "REFOLD_CACHE": cache, "COLUMNS": "200"}
     environment = {name: value for name, value in environment.items() if name not in ("REFOLD_LOG", "REFOLD_STORE")}
+    for name, text in modules():
+        (place / name).write_text(text)
     for command, expected in consoles():
         if command.startswith("export "):
             environment.update(pair.split("=", 1) for pair in command.removeprefix("export ").split())  # type: ignore[arg-type]
