@@ -13,16 +13,17 @@ import datetime as dt
 import hashlib
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from connectors.generation import VIEW_NAME, Generation, Version, current_version, snapshot_files, versions_of
+from connectors.clock import monotonic
+from connectors.generation import VIEW_NAME, Generation, Version, current_version, reached, snapshot_files, versions_of
 from connectors.history import find
 from connectors.manifest import ROWS, Cut, Manifest, Table
 from connectors.points import Point, point
-from schemas.errors import StoreDamaged, UnknownView
+from schemas.errors import NotReached, StoreDamaged, UnknownView, UsageError
 
 if TYPE_CHECKING:
     import polars as pl
@@ -40,6 +41,8 @@ class View:
     path: Path
     manifest: Manifest
     generation: Generation
+    follows: bool = False
+    """Whether it was opened as the version that is current, whichever that is: then ``wait`` goes by what is current, too."""
 
     @property
     def seq(self) -> int:
@@ -65,6 +68,34 @@ class View:
         """The rows, in order of primary key."""
         return _scan([self.path / name for name, _ in snapshot_files(self.manifest)])
 
+    def get(self, *key: Any, **named: Any) -> dict[str, Any] | None:
+        """The row with this primary key (values in its order, or by name), by column; None when there is none.
+
+        Only the chunk that can hold it is read, and checked. Raises ``UsageError`` (no such key), ``StoreDamaged``.
+        """
+        from connectors.lookup import find_row, key_values
+
+        table = self.manifest.tables[ROWS]
+        return find_row(table, self.generation.version.data, key_values(table, key, named))
+
+    def wait(self, cut: Mapping[str, Sequence[int]], timeout: float = 10.0) -> View:
+        """The first snapshot seen that has everything up to a cut, such as ``Log.append`` returns: read your own writes.
+
+        ``timeout`` in seconds. Raises ``NotReached`` (it has not come so far by then), ``UsageError`` (it reads no category of the cut).
+        """
+        wanted = {name: list(offsets) for name, offsets in cut.items() if name in self.cut}
+        if not wanted:
+            do = f"wait for a cut of {', '.join(self.cut)}"
+            raise UsageError(f"view {self.name!r} reads nothing of {', '.join(cut) or 'an empty cut'}", do=do)
+        store, version = self.generation.version.path.parents[1], None if self.follows else self.version
+        view, give_up = self, monotonic() + timeout
+        while not reached(view.cut, wanted):
+            if monotonic() >= give_up:
+                raise _not_reached(view, wanted, timeout)
+            threading.Event().wait(WAIT_S)
+            view = open_view(store, self.name, version)
+        return view
+
     def late(self) -> pl.LazyFrame:
         """Events that came too late for a window of theirs, one row for each; a frame without columns when the view keeps none."""
         return self._side(LATE)
@@ -82,6 +113,23 @@ def _scan(files: list[Path]) -> pl.LazyFrame:
     import polars as pl
 
     return pl.scan_parquet(files, glob=False) if files else pl.LazyFrame()
+
+
+WAIT_S = 0.01
+"""Seconds between two looks of who waits for a cut."""
+
+
+def _not_reached(view: View, wanted: Cut, timeout: float) -> NotReached:
+    behind = [
+        f"{name}/{partition} at {at:,} of {end:,}"
+        for name, ends in wanted.items()
+        for partition, (at, end) in enumerate(zip(view.cut[name], ends, strict=False))
+        if at < end
+    ]
+    do = f"see whether it is followed:  refold status {view.name}"
+    return NotReached(
+        f"view {view.name}@{view.version} has not come so far in {timeout:g} s", where=", ".join(behind), do=do
+    )
 
 
 LOOKS, LOOK_S = 20, 0.02
@@ -131,7 +179,7 @@ def _newest(store: str | Path, name: str, version: int | None) -> View:
             raise error
         threading.Event().wait(LOOK_S)
     assert path is not None
-    return _at(name, path)
+    return _at(name, path, follows=version is None)
 
 
 def _target(link: Path) -> Path | None:
@@ -160,13 +208,13 @@ def _no_snapshot(store: str | Path, name: str, version: int | None, link: Path) 
     return _broken_link(link)
 
 
-def _at(name: str, path: Path) -> View:
+def _at(name: str, path: Path, *, follows: bool = False) -> View:
     """The view at a snapshot's directory."""
     home = Version(path.parents[2])
     generation = Generation(home, int(path.parents[1].name.removeprefix("g")))
     seq = int(path.name)
     try:
-        return View(name, home.number, path, generation.read(seq), generation)
+        return View(name, home.number, path, generation.read(seq), generation, follows)
     except FileNotFoundError as error:
         msg = "the manifest of the snapshot that readers see is missing"
         raise StoreDamaged(

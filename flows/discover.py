@@ -33,7 +33,7 @@ ENGINE_ROOM = frozenset(
         "query "
         "ranked refolding repairing returned risks running "
         "said scratch session_merge sessions sides sketches state_size status status_text stopping "
-        "touched "
+        "testing touched "
         "upstream_rows "
         "variances verdicts verification "
         "waiting windows "

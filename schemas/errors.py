@@ -13,6 +13,7 @@
     │   ├── UnknownView       (3)    nothing was ever committed under this name
     │   ├── StoreLocked       (3)    another process writes this view
     │   ├── StoreDamaged      (3)    a stored file is not what its digest says
+    │   ├── NotReached        (3)    a view has not come so far yet: wait longer
     │   └── Superseded        (3)    a rebuild took over: reopen the new generation and go on
     ├── DataError             (3)    the events cannot be folded as the projection asks
     └── CommitUnknown         (3)    a commit may or may not have happened: reopen to see
@@ -93,6 +94,10 @@ class StoreLocked(StoreError):
 
 
 class StoreDamaged(StoreError):
+    pass
+
+
+class NotReached(StoreError):
     pass
 
 
