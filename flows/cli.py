@@ -15,6 +15,7 @@ from flows import (
     cli_definition,
     cli_doctor,
     cli_history,
+    cli_produce,
     cli_proof,
     cli_reading,
     cli_rebuild,
@@ -183,6 +184,7 @@ for family in (
     cli_definition,
     cli_proof,
     cli_archive,
+    cli_produce,
 ):
     for command in family.COMMANDS:
         main.add_command(command)

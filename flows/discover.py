@@ -12,6 +12,7 @@ from types import ModuleType
 
 import flows
 from flows.projection import Projection
+from schemas import Category
 from schemas.errors import UsageError
 
 ENGINE_ROOM = frozenset(
@@ -19,8 +20,8 @@ ENGINE_ROOM = frozenset(
         "accumulators agg "
         "calendars chained_merge chains checking cli cluster code_text column_order committer "
         "decimal_rules decimals definition demo derived diffing discover display doctor duplicates "
-        "engine entities entries evaluation event_table explained_joins explained_text explained_words explaining expressions "
-        "facts findings finishing flights_facts flights_feed fold fold_guard "
+        "engine entities entries evaluation event_lines event_table explained_joins explained_text explained_words explaining expressions "
+        "facts feeding findings finishing flights_facts flights_feed fold fold_guard "
         "grouping groups "
         "hops "
         "importing "
@@ -54,6 +55,28 @@ def projections(modules: Sequence[str] = ()) -> dict[str, Projection]:
                     do="rename one, or raise its version",
                 )
     return found
+
+
+def category_named(name: str, modules: Sequence[str] = ()) -> Category:
+    """A category that the code declares or a projection reads. Raises ``UsageError``."""
+    found: dict[str, Category] = {}
+    for module in _modules(modules):
+        for value in vars(module).values():
+            declared = (
+                value.categories if isinstance(value, Projection) else [value] if isinstance(value, Category) else ()
+            )
+            for one in declared:
+                if found.setdefault(one.name, one) is not one:
+                    raise UsageError(
+                        f"two categories are called {one.name}",
+                        where=module.__name__,
+                        do="declare it once, and import it",
+                    )
+    if name in found:
+        return found[name]
+    close = difflib.get_close_matches(name, found, n=3)
+    do = f"did you mean {' or '.join(close)}?" if close else f"declared are {', '.join(sorted(found)) or 'none'}"
+    raise UsageError(f"no code declares a category `{name}`", do=f"{do}; name the module that does:  --flows MODULE")
 
 
 def _modules(named: Sequence[str]) -> Iterable[ModuleType]:

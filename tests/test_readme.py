@@ -117,6 +117,9 @@ def test_the_example_projection_folds(place: Path) -> None:
     space: dict[str, object] = {"__name__": "example"}
     sys.modules["example"] = type(sys)("example")
     exec(code, space)
+    (test,) = [block for block in re.findall(r"```python\n(.*?)```", README, re.S) if "import fold_events" in block]
+    exec(test, space)
+    space["test_coupons_are_counted"]()  # type: ignore[operator]
     (usage,) = [block for block in re.findall(r"```python\n(.*?)```", README, re.S) if "rebuild, repair" in block]
     usage = usage.replace("redpanda://localhost:9092", str(place / "log")).replace("data/store", str(place / "store"))
     usage = usage.replace("open_view(str", "frame = open_view(str").replace('open_view("', 'frame = open_view("')
