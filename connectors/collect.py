@@ -55,8 +55,8 @@ def collect(store: Path, view: str, version: int, grace_s: float, *, dry_run: bo
     home = Version.of(store, view, version)
     if not home.data.is_dir():
         return Collected()
-    policy = read_retention(home.path.parent)
     try:
+        policy = read_retention(home.path.parent)
         return _collect_locked(home, policy, now_ms(), round(grace_s * 1000), dry_run)
     except OSError as error:
         raise failed("cleaning up failed; nothing that is needed was removed", home, error) from error

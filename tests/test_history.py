@@ -371,6 +371,14 @@ def test_a_policy_that_cannot_be_read_removes_nothing(store: Path, cuts: list[di
     assert seqs(store) == [*range(1, COMMITS + 1)]
 
 
+def test_a_policy_that_the_disk_does_not_give_is_an_error_of_the_store(
+    store: Path, cuts: list[dict[str, list[int]]]
+) -> None:
+    with pytest.raises(StoreError, match="cleaning up failed"), failing_at(0, lambda: OSError(5, "Input/output error")):
+        collect(store, "by_hour", 1, 0)
+    assert seqs(store) == [*range(1, COMMITS + 1)]
+
+
 def test_the_commands_say_what_is_kept_and_what_goes(store: Path, cuts: list[dict[str, list[int]]]) -> None:
     where = ("--store", str(store))
     assert here("retain", "by_hour", *where).out == "by_hour keeps its newest 1 snapshot\n"
