@@ -15,6 +15,7 @@ from flows import (
     cli_definition,
     cli_doctor,
     cli_history,
+    cli_inspect,
     cli_produce,
     cli_proof,
     cli_reading,
@@ -185,6 +186,7 @@ for family in (
     cli_proof,
     cli_archive,
     cli_produce,
+    cli_inspect,
 ):
     for command in family.COMMANDS:
         main.add_command(command)

@@ -1,0 +1,113 @@
+"""What is in JSON records that nobody has described: which members there are, of what types, how often.
+
+A *path* is a tuple of member names. Lists are one value: what is in them is not looked at.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+Path = tuple[str, ...]
+DEPTH_MAX = 3
+VALUES_KEPT = 1_000
+"""Distinct values of a member that are counted; with more it has many."""
+INSTANT = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:?\d\d)$")
+DATE = re.compile(r"\d{4}-\d\d-\d\d$")
+MS_FROM, MS_TO = 10**12, 4 * 10**12
+"""Whole numbers that may be milliseconds since the epoch: the years 2001 to 2096."""
+
+
+@dataclass
+class Member:
+    """``kinds``: how many values of each kind (null, bool, int, float, text, instant, date, milliseconds, list, object)."""
+
+    kinds: Counter[str] = field(default_factory=Counter)
+    values: Counter[Any] = field(default_factory=Counter)
+
+    @property
+    def records(self) -> int:
+        return sum(self.kinds.values())
+
+    @property
+    def valued(self) -> int:
+        return self.records - self.kinds["null"]
+
+    def share(self, *kinds: str) -> float:
+        """How many of the values that are there are of these kinds."""
+        return sum(self.kinds[kind] for kind in kinds) / self.valued if self.valued else 0.0
+
+    @property
+    def has_many_values(self) -> bool:
+        return len(self.values) >= VALUES_KEPT
+
+    def python_type(self) -> str | None:
+        """What an event class would call it; None for what it cannot hold: lists, objects, or values of several types."""
+        found = {kind for kind, count in self.kinds.items() if count} - {"null"}
+        found = {"int" if kind == "milliseconds" else kind for kind in found}
+        for kinds, name in (
+            ({"bool"}, "bool"),
+            ({"int"}, "int"),
+            ({"int", "float"}, "float"),
+            ({"instant"}, "dt.datetime"),
+            ({"date"}, "dt.date"),
+            ({"text", "instant", "date"}, "str"),
+        ):
+            if found and found <= kinds:
+                return name
+        return None
+
+
+def members(records: Iterable[Mapping[str, Any]]) -> dict[Path, Member]:
+    """Every member of the records, those of objects within them too, in order of first appearance."""
+    found: dict[Path, Member] = {}
+    for record in records:
+        for path, value in _walk(record, ()):
+            member = found.setdefault(path, Member())
+            kind = kind_of(value)
+            member.kinds[kind] += 1
+            if kind not in ("null", "list", "object") and (value in member.values or not member.has_many_values):
+                member.values[value] += 1
+    return found
+
+
+def _walk(value: Mapping[str, Any], above: Path) -> Iterator[tuple[Path, Any]]:
+    for name, inner in value.items():
+        yield (*above, name), inner
+        if isinstance(inner, Mapping) and len(above) + 1 < DEPTH_MAX:
+            yield from _walk(inner, (*above, name))
+
+
+def kind_of(value: Any) -> str:
+    """The kind of one JSON value."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "bool"
+    if isinstance(value, int):
+        return "milliseconds" if MS_FROM <= value < MS_TO else "int"
+    if isinstance(value, float):
+        return "float"
+    if isinstance(value, str):
+        return "instant" if _is_instant(value) else "date" if _is_date(value) else "text"
+    return "object" if isinstance(value, Mapping) else "list"
+
+
+def _is_instant(text: str) -> bool:
+    return INSTANT.match(text) is not None and _parses(dt.datetime.fromisoformat, text)
+
+
+def _is_date(text: str) -> bool:
+    return DATE.match(text) is not None and _parses(dt.date.fromisoformat, text)
+
+
+def _parses(parse: Any, text: str) -> bool:
+    try:
+        parse(text)
+    except ValueError:
+        return False
+    return True
