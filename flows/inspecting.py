@@ -1,6 +1,6 @@
 """``inspect``: what is in a category that nobody has declared yet.
 
-Some records are looked at one by one, to find out what members there are and where an event's parts may be; all that were read are then
+Some records, from both ends, are looked at one by one, to find out what members there are and where an event's parts may be; all are then
 counted in bulk, through the same decoding as a fold, for types, times, lateness and ids.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,7 @@ from schemas.json_columns import read_columns
 
 SAMPLE = 200_000
 """Records that are read unless all are asked for: the same number from the beginning of each partition."""
-LOOKED_AT = 5_000
+LOOKED_AT = 4_000
 OF_EACH_TYPE = 50
 LATENESS_US = {
     "0 s": 0,
@@ -84,60 +84,61 @@ class Inspection:
 def inspect(log: Log, category: str, *, records: int | None = SAMPLE) -> Inspection:
     """Read so many records (None: all), and say what they are. Raises ``UnknownCategory``, ``LogUnreachable``, ``LogError``."""
     info = log.describe(category)
-    parts = _read(log, info, records)
-    values = pa.chunked_array([part["value"] for part in parts], pa.binary())
-    keys = pa.chunked_array([part["key"] for part in parts], pa.binary())
-    valued = values.drop_null().combine_chunks()
-    looked_at = _parsed(valued, _spread(len(valued), LOOKED_AT))
-    key_count = len(keys) - keys.null_count
-    share = key_count / len(keys) if len(keys) else 0.0
-    guess = guess_envelope(members(looked_at), len(looked_at), round(share * len(looked_at)), category)
-    counted = _Counted(guess, parts)
-    shapes = tuple(_shape(name, count, guess, rows) for name, count, rows in counted.types(looked_at))
-    sizes = (
-        np.diff(np.frombuffer(valued.buffers()[1], np.int32)[valued.offset :][: len(valued) + 1])
-        if len(valued)
-        else np.zeros(1)
+    start, until = _range(info, records)
+    first = [*_both_ends(log, info, start, until)]
+    looked_at = _parsed(pa.chunked_array([part["value"].drop_null() for part in first], pa.binary()))
+    read = sum(map(len, first))
+    keyed = sum(len(part) - part["key"].null_count for part in first)
+    guess = guess_envelope(
+        members(looked_at), len(looked_at), round(len(looked_at) * keyed / read) if read else 0, category
     )
+    counted = _Counted(guess)
+    for part in slices(log, category, start, until):
+        counted.add(part.partition, part.records)
+    top, distinct = counted.keys()
     return Inspection(
         category=category,
-        read=len(values),
+        read=counted.read,
         total=sum(info.ends) - sum(info.earliest),
-        tombstones=values.null_count,
+        tombstones=counted.tombstones,
         bad=counted.bad,
         guess=guess,
-        types=shapes,
+        types=tuple(_shape(name, count, guess, rows) for name, count, rows in counted.types(looked_at)),
         times_us=counted.times_us,
         late=counted.late,
         partitions=tuple(end - first for first, end in zip(info.earliest, info.ends, strict=True)),
-        top_keys=tuple(_top(keys)),
-        without_key=keys.null_count,
-        distinct_keys=len(keys.drop_null().unique()),
-        bytes=(float(sizes.mean()), float(np.percentile(sizes, 99))),
-        repeated_ids=counted.repeated_ids,
-        example=_example(valued),
+        top_keys=top,
+        without_key=counted.without_key,
+        distinct_keys=distinct,
+        bytes=counted.bytes(),
+        repeated_ids=counted.repeated_ids(),
+        example=_example(first),
     )
 
 
-def _read(log: Log, info: CategoryInfo, records: int | None) -> list[pa.RecordBatch]:
+def _range(info: CategoryInfo, records: int | None) -> tuple[dict[int, int], dict[int, int]]:
     start = dict(enumerate(info.earliest))
     each = None if records is None else max(records // max(info.partitions, 1), 1)
-    until = {p: end if each is None else min(end, info.earliest[p] + each) for p, end in enumerate(info.ends)}
-    found: dict[int, list[pa.RecordBatch]] = {p: [] for p in start}
-    for part in slices(log, info.name, start, until):
-        found[part.partition].append(part.records)
-    schema = [pa.Table.from_batches(batches).combine_chunks().to_batches() for batches in found.values() if batches]
-    return [batch for batches in schema for batch in batches]
+    return start, {p: end if each is None else min(end, info.earliest[p] + each) for p, end in enumerate(info.ends)}
 
 
-def _spread(count: int, wanted: int) -> Sequence[int]:
-    return range(count) if count <= wanted else np.linspace(0, count - 1, wanted).astype(np.int64).tolist()
+def _both_ends(
+    log: Log, info: CategoryInfo, start: Mapping[int, int], until: Mapping[int, int]
+) -> Iterator[pa.RecordBatch]:
+    """Some records from the beginning and from the end of each partition: what changed on the way shows."""
+    each = max(LOOKED_AT // (2 * max(info.partitions, 1)), 1)
+    for low, high in (
+        (dict(start), {p: min(first + each, until[p]) for p, first in start.items()}),
+        ({p: max(end - each, min(start[p] + each, end)) for p, end in until.items()}, dict(until)),
+    ):
+        for part in slices(log, info.name, low, high):
+            yield part.records
 
 
-def _parsed(values: pa.Array, rows: Sequence[int]) -> list[dict[str, Any]]:
-    """The records at these rows that are JSON objects."""
+def _parsed(values: pa.ChunkedArray) -> list[dict[str, Any]]:
+    """Those that are JSON objects."""
     found = []
-    for value in values.take(pa.array(rows, pa.int64())).to_pylist():
+    for value in values.to_pylist():
         try:
             record = json.loads(value)
         except ValueError:
@@ -148,66 +149,72 @@ def _parsed(values: pa.Array, rows: Sequence[int]) -> list[dict[str, Any]]:
 
 
 class _Counted:
-    """All records that were read, counted in bulk under a guessed envelope."""
+    """All records that are read, counted in bulk under a guessed envelope, slice by slice."""
 
-    def __init__(self, guess: Guess, parts: Sequence[pa.RecordBatch]) -> None:
+    def __init__(self, guess: Guess) -> None:
         self._guess = guess
-        self.bad = 0
+        self.read = self.tombstones = self.bad = self.without_key = 0
         self.late = dict.fromkeys(LATENESS_US, 0)
         self.times_us: tuple[int, int] | None = None
+        self._watermarks: dict[int, int] = {}
         self._types: Counter[str] = Counter()
         self._rows: dict[str, list[bytes]] = {}
-        ids: list[pa.Array] = []
-        for part in parts:
-            self._count(part, ids)
-        known = pa.chunked_array(ids, pa.string()) if ids else None
-        self.repeated_ids = None if known is None else len(known) - len(known.unique())
+        self._keys: list[pa.StructArray] = []
+        self._ids: list[pa.Array] = []
+        self._sizes: list[npt.NDArray[np.int32]] = []
 
-    def _count(self, part: pa.RecordBatch, ids: list[pa.Array]) -> None:
-        part = part.filter(pc.is_valid(part["value"]))
-        if not len(part):
-            return
+    def add(self, partition: int, part: pa.RecordBatch) -> None:
+        """The next slice of a partition."""
+        keys = part["key"].drop_null()
+        self.read += len(part)
+        self.without_key += len(part) - len(keys)
+        self.tombstones += part["value"].null_count
+        self._keys.append(keys.value_counts())
+        part = part.filter(pc.is_valid(part["value"])) if part["value"].null_count else part
+        if len(part):
+            self._sizes.append(np.asarray(pc.binary_length(part["value"])))
+            self._add_valued(partition, part)
+
+    def _add_valued(self, partition: int, part: pa.RecordBatch) -> None:
         envelope = self._guess.envelope
-        wanted: dict[Path, pa.DataType] = {}
-        if isinstance(envelope.type, tuple):
-            wanted[envelope.type] = pa.string()
-        if isinstance(envelope.time, tuple):
-            wanted[envelope.time] = TIMESTAMP
-        if envelope.id is not None:
-            wanted[envelope.id] = pa.string()
+        places = {envelope.type: pa.string(), envelope.time: TIMESTAMP, envelope.id: pa.string()}
+        wanted = {place: kind for place, kind in places.items() if isinstance(place, tuple)}
         read = read_columns(part["value"], wanted or {("",): pa.string()})
         self.bad += int(read.not_object.sum())
         if envelope.id is not None:
-            ids.append(read.columns[envelope.id].cast(pa.string()).drop_null())
-        times = read.columns[envelope.time].cast(pa.int64()) if isinstance(envelope.time, tuple) else None
-        if envelope.time == RECORD_TIME:
-            times = pc.multiply(part["timestamp"], US_PER_MS)
-        if times is not None:
-            self._time(np.asarray(times.drop_null()))
+            self._ids.append(read.columns[envelope.id].cast(pa.string()).drop_null())
+        if isinstance(envelope.time, tuple):
+            self._time(partition, np.asarray(read.columns[envelope.time].cast(pa.int64()).drop_null()))
+        elif envelope.time == RECORD_TIME:
+            self._time(partition, np.asarray(part["timestamp"]) * US_PER_MS)
         if isinstance(envelope.type, constant):
             self._types[envelope.type.value] += len(part)
-            return
-        assert isinstance(envelope.type, tuple)
-        names = read.columns[envelope.type].cast(pa.string())
-        for one in names.drop_null().value_counts().to_pylist():
+        else:
+            self._type(read.columns[envelope.type], part)
+
+    def _type(self, names: pa.Array, part: pa.RecordBatch) -> None:
+        texts = names.cast(pa.string())
+        for one in texts.drop_null().value_counts().to_pylist():
             name = one["values"]
             self._types[name] += one["counts"]
             kept = self._rows.setdefault(name, [])
             if len(kept) < OF_EACH_TYPE:
-                rows = np.flatnonzero(np.asarray(pc.fill_null(pc.equal(names, name), False)))[
+                rows = np.flatnonzero(np.asarray(pc.fill_null(pc.equal(texts, name), False)))[
                     : OF_EACH_TYPE - len(kept)
                 ]
                 kept += part["value"].take(pa.array(rows)).to_pylist()
 
-    def _time(self, times: Ints) -> None:
+    def _time(self, partition: int, times: Ints) -> None:
         if not len(times):
             return
         low, high = int(times.min()), int(times.max())
         self.times_us = (
             (low, high) if self.times_us is None else (min(low, self.times_us[0]), max(high, self.times_us[1]))
         )
-        before = np.concatenate([times[:1], np.maximum.accumulate(times)[:-1]])
-        behind = before - times
+        after = np.maximum.accumulate(times)
+        known = self._watermarks.get(partition, int(times[0]))
+        behind = np.maximum(np.concatenate([[known], after[:-1]]), known) - times
+        self._watermarks[partition] = max(int(after[-1]), known)
         for name, allowed in LATENESS_US.items():
             self.late[name] += int((behind > allowed).sum())
 
@@ -225,6 +232,31 @@ class _Counted:
                 records = [json.loads(value) for value in self._rows.get(name, [])] or records
             found.append((name, count, records))
         return found
+
+    def keys(self) -> tuple[tuple[tuple[str, int], ...], int]:
+        """The most frequent keys with their counts, and how many different ones there are."""
+        parts = [pa.table({"key": one.field("values"), "n": one.field("counts")}) for one in self._keys if len(one)]
+        if not parts:
+            return (), 0
+        counted = (
+            pa.concat_tables(parts)
+            .group_by("key")
+            .aggregate([("n", "sum")])
+            .sort_by([("n_sum", "descending"), ("key", "ascending")])
+        )
+        top = counted.slice(0, KEYS_SHOWN).to_pylist()
+        return tuple((row["key"].decode(errors="replace"), row["n_sum"]) for row in top), counted.num_rows
+
+    def bytes(self) -> tuple[float, float]:
+        """Mean and 99th percentile of a value."""
+        sizes = np.concatenate([np.zeros(0, np.int32), *self._sizes])
+        return (float(sizes.mean()), float(np.percentile(sizes, 99))) if len(sizes) else (0.0, 0.0)
+
+    def repeated_ids(self) -> int | None:
+        if self._guess.envelope.id is None:
+            return None
+        ids = pa.chunked_array(self._ids, pa.string())
+        return len(ids) - len(ids.unique())
 
 
 def _at(record: Mapping[str, Any], path: Path) -> Any:
@@ -246,16 +278,7 @@ def _shape(name: str, count: int, guess: Guess, records: Sequence[Mapping[str, A
     return Shape(name, count, fields, dict(versions))
 
 
-def _top(keys: pa.ChunkedArray) -> list[tuple[str, int]]:
-    counted = keys.drop_null().value_counts()
-    if not len(counted):
-        return []
-    order = np.argsort(-np.asarray(counted.field("counts")), kind="stable")
-    return [
-        (counted.field("values")[int(at)].as_py().decode(errors="replace"), counted.field("counts")[int(at)].as_py())
-        for at in order[:KEYS_SHOWN]
-    ]
-
-
-def _example(values: pa.Array) -> str:
-    return values[0].as_py().decode(errors="replace") if len(values) else ""
+def _example(parts: Sequence[pa.RecordBatch]) -> str:
+    values = (value for part in parts for value in part["value"].drop_null()[:1])
+    first = next(values, None)
+    return "" if first is None else first.as_py().decode(errors="replace")

@@ -67,7 +67,9 @@ def members(records: Iterable[Mapping[str, Any]]) -> dict[Path, Member]:
     found: dict[Path, Member] = {}
     for record in records:
         for path, value in _walk(record, ()):
-            member = found.setdefault(path, Member())
+            member = found.get(path)
+            if member is None:
+                member = found[path] = Member()
             kind = kind_of(value)
             member.kinds[kind] += 1
             if kind not in ("null", "list", "object") and (value in member.values or not member.has_many_values):
