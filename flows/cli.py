@@ -16,6 +16,7 @@ from flows import (
     cli_doctor,
     cli_history,
     cli_inspect,
+    cli_new,
     cli_produce,
     cli_proof,
     cli_reading,
@@ -187,6 +188,7 @@ for family in (
     cli_archive,
     cli_produce,
     cli_inspect,
+    cli_new,
 ):
     for command in family.COMMANDS:
         main.add_command(command)

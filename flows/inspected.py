@@ -82,11 +82,11 @@ def _field(name: str, member: Member) -> str:
         if member.has_many_values or len(member.values) > 4
         else f"  {', '.join(repr(value) for value in member.values)}"
     )
-    why = _why_not(name, member)
+    why = why_not(name, member)
     return f"{kinds}{nulls}{some}{f'   ({why})' if why else ''}"
 
 
-def _why_not(name: str, member: Member) -> str | None:
+def why_not(name: str, member: Member) -> str | None:
     """Why an event class cannot have the field."""
     if not name.isidentifier() or keyword.iskeyword(name):
         return "no name in Python: an event class cannot have it"
@@ -117,7 +117,7 @@ def python(found: Inspection) -> str:
 
 def _class(name: str, shape: Shape) -> str:
     own = [] if shape.name in ("", name) else [f'    type_name = "{shape.name}"']
-    fields = [(field, member, _why_not(field, member)) for field, member in shape.fields.items()]
+    fields = [(field, member, why_not(field, member)) for field, member in shape.fields.items()]
     required = [_declared(field, member) for field, member, why in fields if not why and not member.kinds["null"]]
     optional = [
         f"{_declared(field, member)} | None = None" for field, member, why in fields if not why and member.kinds["null"]

@@ -131,8 +131,8 @@ def _both_ends(
         (dict(start), {p: min(first + each, until[p]) for p, first in start.items()}),
         ({p: max(end - each, min(start[p] + each, end)) for p, end in until.items()}, dict(until)),
     ):
-        for part in slices(log, info.name, low, high):
-            yield part.records
+        found = sorted(slices(log, info.name, low, high), key=lambda part: (part.partition, part.first_offset))
+        yield from (part.records for part in found)
 
 
 def _parsed(values: pa.ChunkedArray) -> list[dict[str, Any]]:
