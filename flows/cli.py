@@ -33,6 +33,8 @@ refold keeps tables that follow event streams, and can prove that they are right
 
 \b
   refold demo                              a year of flights: fold, break, verify, rebuild
+  refold inspect orders                    what is in a topic that nobody has declared yet
+  refold new revenue --category orders     a projection, its event classes and a test, from what is in the topic
   refold check                             is every projection well defined? what is wrong, and where
   refold explain departures_by_hour        what a projection reads, keeps and makes
   refold run departures_by_hour            follow the log; Ctrl-C stops, the next start goes on
@@ -41,6 +43,8 @@ refold keeps tables that follow event streams, and can prove that they are right
   refold verify departures_by_hour         fold again to the same cut: is it the same table?
   refold repair departures_by_hour         restore damaged files, and only those, from the log
   refold rebuild departures_by_hour        fold from offset zero beside the live view, then take over
+  refold promote departures_by_hour@2      lead readers to another version (rollback undoes it; diff compares first)
+  refold doctor                            may each view ever be rebuilt from zero, and what is in the way
   refold archive flights                   keep the events of a topic for longer than the topic does
 
 Log and store come from --log / REFOLD_LOG (data/log) and --store / REFOLD_STORE (data/store); a file `.env` is read.
