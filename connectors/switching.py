@@ -19,6 +19,8 @@ from connectors.manifest import Cut, Manifest
 from schemas.errors import StoreDamaged, UnknownView, UsageError
 
 HISTORY = "promotions.json"
+REMEMBERED = 1_000
+"""Promotions that can be taken back, one after the other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,4 +192,4 @@ def _past(home: Version, now: int | None) -> list[int]:
 
 
 def _write(home: Version, versions: list[int]) -> None:
-    fs.write_file(home.path.parent / HISTORY, json.dumps({"versions": versions}).encode() + b"\n")
+    fs.write_file(home.path.parent / HISTORY, json.dumps({"versions": versions[-REMEMBERED:]}).encode() + b"\n")
