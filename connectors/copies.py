@@ -63,7 +63,7 @@ def _mend(generation: Generation) -> None:
     try:
         whole = next((seq for seq in reversed(generation.sequence()) if _is_whole(generation, seq)), 0)
         for seq in generation.snapshots():
-            if seq > whole or (seq == whole and not _is_shown_whole(generation, seq)):
+            if seq > whole or not _is_shown_whole(generation, seq):
                 fs.remove_tree(generation.snapshot_path(seq))  # whoever opens the newest shows it again
         for seq in generation.sequence():
             if seq > whole:
@@ -89,6 +89,8 @@ def _is_shown_whole(generation: Generation, seq: int) -> bool:
         manifest = generation.read(seq)
     except StoreDamaged:
         return True
+    except FileNotFoundError:  # its manifest did not come along
+        return False
     return all((generation.snapshot_path(seq) / name).exists() for name, _ in snapshot_files(manifest))
 
 

@@ -11,12 +11,11 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from connectors.generation import Generation, Version
 from connectors.manifest import Manifest
-from connectors.points import Ago, AtCut, AtTime, Commit, Point
+from connectors.points import Ago, AtCut, AtTime, Commit, Point, cut_text, instant_text
 from schemas.errors import StoreDamaged, UnknownView
 
 BEFORE_ALL = -(2**63)
@@ -147,20 +146,14 @@ def _kept(generations: list[Generation]) -> str:
 
 def _instant(manifest: Manifest) -> str:
     us = watermark_us(manifest)
-    return "before all events" if us == BEFORE_ALL else _text(us)
-
-
-def _text(us: int) -> str:
-    return datetime.fromtimestamp(us / 1e6, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    return "before all events" if us == BEFORE_ALL else instant_text(us)
 
 
 def _said(point: Point) -> str:
     if isinstance(point, Commit):
         return f"commit {point.seq:,}"
     if isinstance(point, AtTime):
-        return f"event time {_text(point.time_us)}"
+        return f"event time {instant_text(point.time_us)}"
     if isinstance(point, Ago):
         return f"{point.span_us / 1e6:,.0f} s of event time before the newest"
-    return "cut " + " ".join(
-        f"{name}[{' '.join(f'{p}:{at:,}' for p, at in enumerate(offsets))}]" for name, offsets in point.cut.items()
-    )
+    return f"cut {cut_text(point.cut)}"

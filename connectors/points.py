@@ -5,6 +5,8 @@
     2013-03-10 02:00                    an event time, UTC unless it has a zone
     1h                                  so much event time (s, m, h, d) before the newest watermark
 
+And the view itself, ``name`` or ``name@version``.
+
 Readers import this module: it is light.
 """
 
@@ -21,6 +23,14 @@ _US = dt.timedelta(microseconds=1)
 _UNITS = {"s": "seconds", "m": "minutes", "min": "minutes", "h": "hours", "d": "days"}
 _STREAM = re.compile(r"([A-Za-z0-9._\-]+)\[([^\]]*)\]")
 FORMS = 'a commit ("12"), a cut ("flights[0:120 1:98]"), an event time ("2013-03-10 02:00") or a span before the newest ("1h")'
+
+
+def view_name(view: str) -> tuple[str, int | None]:
+    """``name`` or ``name@version`` in two. Raises ``UsageError``."""
+    name, at, version = view.partition("@")
+    if at and not version.isdecimal():
+        raise UsageError(f"`{version}` is no version", where=view, do=f"give a number:  {name}@2")
+    return name, int(version) if at else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +109,18 @@ def parse_cut(text: str) -> Cut:
     if not streams or _STREAM.sub("", text).strip():
         raise UsageError(f"no cut: {text!r}", do="write  category[0:12 1:34], a next offset for each partition")
     return {name: _offsets(name, inside) for name, inside in streams}
+
+
+def cut_text(cut: Cut) -> str:
+    """A cut as ``parse_cut`` reads it."""
+    return " ".join(
+        f"{name}[{' '.join(f'{p}:{at:,}' for p, at in enumerate(offsets))}]" for name, offsets in cut.items()
+    )
+
+
+def instant_text(us: int) -> str:
+    """Microseconds since the epoch as UTC text."""
+    return dt.datetime.fromtimestamp(us / 1e6, dt.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def _offsets(name: str, inside: str) -> list[int]:

@@ -28,7 +28,7 @@ def retire(store: Path, view: str, version: int, grace_s: float) -> bool:
         msg = f"no version {version} of view {view!r}"
         raise UnknownView(msg, where=f"store {store}", do="see which there are:  refold views")
     try:
-        with fs.locked(home.view_lock), ExitStack() as held:
+        with fs.locked(home.view_lock), fs.locked(home.lock), ExitStack() as held:
             if home.is_current():
                 msg = f"version {version} is the one that readers of {view!r} see"
                 raise UsageError(msg, do=f"promote another one first:  refold promote {view}@N")
@@ -43,6 +43,7 @@ def retire(store: Path, view: str, version: int, grace_s: float) -> bool:
 
 
 def _lock_all(home: Version, held: ExitStack) -> None:
+    """Hold the version's lock: nobody makes or opens a generation meanwhile."""
     for generation in home.generations():
         lock = fs.lock(generation.lock, wait=False)
         if lock is None:

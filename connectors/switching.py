@@ -51,6 +51,7 @@ def promote(store: Path, view: str, version: int) -> Switch:
     home = _committed(store, view, version)
     try:
         with fs.locked(home.view_lock), ExitStack() as held:
+            _committed(store, view, version)  # it may have been retired while this waited
             before = _current(home)
             for one in sorted({home.path, *([before.path] if before else [])}, key=lambda path: Version(path).number):
                 held.enter_context(fs.locked(Version(one).lock))

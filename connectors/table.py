@@ -83,6 +83,7 @@ def open_writer(
         fs.make_dir(home.data)
         mend_copy(home)
         with fs.locked(home.lock):
+            _check_not_retired(home)  # it may have been since
             generation, lock = _acquire(home, building, resume)
             try:
                 return Writer(view, generation, tables, lock)

@@ -120,8 +120,12 @@ def _lines(found: Diff, examples: int, into: str | None) -> Iterator[str]:
     yield f"  rows     {found.changed:,} changed, {found.added:,} added, {found.removed:,} removed  ({counts})"
     if found.rows is not None:
         yield from (f"    {line}" for line in _examples(found, examples))
-        if into:
-            yield f"  all {found.rows.num_rows:,} are in {into}"
+    if into:
+        yield (
+            f"  all {found.rows.num_rows:,} are in {into}"
+            if found.rows is not None
+            else f"  no rows were compared: {into} was not written"
+        )
 
 
 def _examples(found: Diff, examples: int) -> Iterator[str]:

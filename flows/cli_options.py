@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from schemas.errors import UsageError
+from connectors.points import view_name
 
 if TYPE_CHECKING:
     from flows.projection import Projection
+
+__all__ = ["options", "picked", "print_json", "view_name"]
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -104,11 +106,3 @@ def picked(names: tuple[str, ...], modules: tuple[str, ...]) -> list[Projection]
 
 def print_json(facts: Any) -> None:
     click.echo(json.dumps(facts, indent=2, default=str))
-
-
-def view_name(view: str) -> tuple[str, int | None]:
-    """``name`` or ``name@version`` in two. Raises ``UsageError``."""
-    name, at, version = view.partition("@")
-    if at and not version.isdecimal():
-        raise UsageError(f"`{version}` is no version", where=view, do=f"give a number:  {name}@2")
-    return name, int(version) if at else None

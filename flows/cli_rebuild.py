@@ -94,6 +94,8 @@ def rebuild(
     click.echo(_outcome(projection.title, before, after))
     if switch is not None:
         say_promoted(switch, store, as_json=False)
+    elif then_promote:
+        click.echo("stopped before it was promoted; readers see what they saw")
 
 
 def _past(projection: Projection, point: str | None, into: str | None, how: Any) -> None:

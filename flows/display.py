@@ -7,10 +7,12 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Protocol
 
 from connectors.clock import monotonic
+from connectors.points import cut_text, instant_text
+
+__all__ = ["Meter", "cut_text", "instant", "shown"]
 
 REFRESH_S = 0.2
 PLAIN_S = 5.0
@@ -114,11 +116,5 @@ def _bar(meter: Meter, over: threading.Event) -> None:
 
 
 def instant(us: int | None) -> str:
-    """Microseconds since the epoch as UTC text."""
-    if us is None:
-        return "-"
-    return datetime.fromtimestamp(us / 1e6, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-
-
-def cut_text(cut: dict[str, list[int]]) -> str:
-    return " ".join(f"{name}[{' '.join(f'{p}:{o:,}' for p, o in enumerate(offsets))}]" for name, offsets in cut.items())
+    """Microseconds since the epoch as UTC text; ``-`` for none."""
+    return "-" if us is None else instant_text(us)

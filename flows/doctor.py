@@ -150,8 +150,7 @@ class _Examiner:
             *(of_settings(name, settings) if settings else ()),
             *self._of_records(expected, info),
         ]
-        needs_archive = any(finding.severity == BREAKS and finding.archive_helps for finding in found)
-        return (*found, *(of_archive if needs_archive or self._archive else ())), in_archive
+        return (*found, *of_archive), in_archive
 
     def _archived(self, name: str) -> tuple[bool, list[Finding]]:
         """Whether the archive has everything from zero up to what the log has, and what is wrong with it."""

@@ -6,14 +6,14 @@ The place of the time comes from the definition that a view was committed with, 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from connectors.clock import monotonic
-from connectors.log import Log
+from connectors.log import CategoryInfo, Log
 from schemas.event import TIMESTAMP
 from schemas.json_columns import read_exactly
 
@@ -45,19 +45,18 @@ def _path(said: str) -> TimePath:
     return ast.literal_eval(said) if said.startswith("(") else None
 
 
-def end_times_us(log: Log, category: str, path: TimePath, ends: Mapping[int, int]) -> dict[int, int]:
-    """The greatest event time (microseconds since the epoch) among the last records before ``ends``, per partition; those
+def end_times_us(log: Log, info: CategoryInfo, path: TimePath, partitions: Iterable[int]) -> dict[int, int]:
+    """The greatest event time (microseconds since the epoch) among the last records of each of the partitions; those
     without any are left out.
 
     Raises ``LogUnreachable``, ``LogError``.
     """
-    earliest = log.describe(category).earliest
-    start = {p: max(end - LAST, earliest[p]) for p, end in ends.items() if end > earliest[p]}
+    start = {p: max(info.ends[p] - LAST, info.earliest[p]) for p in partitions if info.ends[p] > info.earliest[p]}
     found: dict[int, int] = {}
     if not start:
         return found
-    until = {p: ends[p] for p in start}
-    reader = log.reader(category, start, until)
+    until = {p: info.ends[p] for p in start}
+    reader = log.reader(info.name, start, until)
     give_up = monotonic() + WAIT_S
     try:
         while any(reader.positions()[p] < until[p] for p in start) and monotonic() < give_up:

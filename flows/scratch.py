@@ -20,10 +20,9 @@ def own_place(scratch: Path, title: str) -> Iterator[Path]:
         scratch.mkdir(parents=True, exist_ok=True)
         number, lock = next(_free_places(scratch, title))
     except OSError as error:
-        msg = "a verification needs room to fold the view again"
-        raise StoreError(
-            msg, where=str(scratch), why=error.strerror, do="give it a directory that can be written:  --scratch DIR"
-        ) from error
+        msg = "there must be room to fold the view again"
+        do = "make that a directory that can be written; refold verify takes another one:  --scratch DIR"
+        raise StoreError(msg, where=str(scratch), why=error.strerror, do=do) from error
     place = scratch / f"{title}.{number}"
     try:
         yield place

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,9 +13,9 @@ import pyarrow.compute as pc
 from connectors.activity import Building, activity, buildings
 from connectors.log import Log
 from connectors.manifest import Manifest
+from connectors.points import view_name
 from connectors.reading import load_chunk
 from connectors.view import View, list_views, open_view
-from flows.cli_options import view_name
 from flows.display import instant
 from flows.log_ends import end_times_us, time_paths
 from schemas.errors import UnknownCategory
@@ -151,13 +152,14 @@ def lag(view: View, log: Log) -> list[dict[str, Any]]:
     windowed = definition["window"] is not None
     paths = time_paths(definition)
     for category, logged in facts["log"].items():
-        try:
-            ends = log.describe(category).ends
-        except UnknownCategory:
-            ends = ()
         at = [place["next_offset"] for place in logged["partitions"]]
-        behind = {partition: end for partition, end in enumerate(ends[: len(at)]) if end > at[partition]}
-        newest_us = end_times_us(log, category, paths[category], behind)
+        ends: tuple[int, ...] = ()
+        newest_us: dict[int, int] = {}
+        with contextlib.suppress(UnknownCategory):
+            info = log.describe(category)
+            ends = info.ends
+            behind = [partition for partition, end in enumerate(ends[: len(at)]) if end > at[partition]]
+            newest_us = end_times_us(log, info, paths[category], behind)
         marks = [place["watermark_us"] for place in logged["partitions"]]
         slowest = None if None in marks else min(marks)  # a partition without events holds back more than any other
         for partition, place in enumerate(logged["partitions"]):

@@ -289,25 +289,31 @@ def until(question: Callable[[], bool], process: subprocess.Popen[str] | threadi
 # -- a run beside the test, in a thread
 
 
-@contextlib.contextmanager
-def following(views: list[Any], **how: Any) -> Iterator[threading.Thread]:
+def following(views: list[Any], **how: Any) -> contextlib.AbstractContextManager[threading.Thread]:
     """``run`` in a thread until the block ends; what it raised is raised here."""
-    stop, raised = threading.Event(), []
+    stop = threading.Event()
+    return beside(lambda: run(views, stop=stop, **how), stop.set)
 
-    def work() -> None:
+
+@contextlib.contextmanager
+def beside(work: Callable[[], object], stop: Callable[[], object]) -> Iterator[threading.Thread]:
+    """``work`` in a thread until the block ends, when it is told to ``stop``; what it raised is raised here."""
+    raised: list[BaseException] = []
+
+    def guarded() -> None:
         try:
-            run(views, stop=stop, **how)
+            work()
         except BaseException as error:
             raised.append(error)
 
-    thread = threading.Thread(target=work)
+    thread = threading.Thread(target=guarded)
     thread.start()
     try:
         yield thread
     finally:
-        stop.set()
+        stop()
         thread.join(PATIENCE_SECONDS)
-    assert not thread.is_alive(), "the run did not stop"
+    assert not thread.is_alive(), "the work did not stop"
     if raised:
         raise raised[0]
 

@@ -18,7 +18,7 @@ from connectors.reading import newest_manifest
 from flows import Projection, agg, run, tumbling, verify
 from flows.repairing import repair
 from schemas import Category, Event
-from schemas.errors import StoreDamaged
+from schemas.errors import StoreDamaged, UnknownView
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 COMMITS = 6
@@ -131,6 +131,21 @@ def test_a_torn_copy_goes_on_from_the_commit_that_is_whole(log: str, tmp_path: P
     store = torn(log, tmp_path)
     run([by_hour], log=log, store=store, until=next(iter(cuts(log))), workers=1)
     assert open_view(store, "by_hour").cut == next(iter(cuts(log)))
+
+
+def test_a_snapshot_that_was_copied_in_part_is_not_kept(log: str, tmp_path: Path) -> None:
+    """The past is read whole or not at all."""
+    for cut in cuts(log):
+        run([by_hour], log=log, store=tmp_path / "store", until=cut, workers=1)
+    shutil.copytree(tmp_path / "store", tmp_path / "copy", symlinks=True)
+    snapshots = tmp_path / "copy/by_hour/v1/g1/snapshots"
+    next(iter((snapshots / "0000000002").iterdir())).unlink()
+    (tmp_path / "copy/by_hour/v1/g1/manifests/0000000003.json").unlink()
+    run([by_hour], log=log, store=tmp_path / "copy", until="end", workers=1)
+    assert open_view(tmp_path / "copy", "by_hour", seq=1).scan().collect().height > 0
+    for seq in (2, 3):
+        with pytest.raises(UnknownView):
+            open_view(tmp_path / "copy", "by_hour", seq=seq)
 
 
 def test_in_the_place_where_a_view_was_made_the_same_is_damage(log: str, tmp_path: Path) -> None:

@@ -277,8 +277,9 @@ def test_the_command_shows_examples_and_exits_with_one(log: str, store: Path, tm
     told = json.loads(here("diff", "takings@1", "takings@2", "--json", *where).out)
     assert told["rows"]["changed"] + told["rows"]["added"] + told["rows"]["removed"] == rows.num_rows
     assert here("diff", "takings@1", "takings@1", *where).code == 0
-    said = here("diff", "takings@3", "takings@4", *where)
+    said = here("diff", "takings@3", "takings@4", "--into", str(tmp_path / "none.parquet"), *where)
     assert said.code == 1 and "no row of one is a row of the other" in said.out
+    assert "was not written" in said.out and not (tmp_path / "none.parquet").exists()
     run([ONE], log=log, store=store, until="end", workers=1)
     said = here("diff", "takings@1", "--from", "1", "--to", "2", *where)
     assert said.code == 1 and "takings@1 at commit 2" in said.out

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import duckdb
@@ -18,10 +19,10 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from pipelines import following, here, until
+from pipelines import beside, following, here, until
 from table_model import Crash, failing_at, steps_of
 
-from connectors import open_log, open_view
+from connectors import open_log, open_view, switching
 from connectors.activity import is_written
 from connectors.collect import collect
 from connectors.generation import Version
@@ -245,6 +246,33 @@ def test_a_rollback_goes_past_versions_that_were_retired(place: Path) -> None:
     assert rollback("revenue", store=store).version == 1
 
 
+@pytest.mark.parametrize("also", ["promoted", "written"])
+def test_a_version_that_is_retired_at_the_same_moment_is_not_used(
+    place: Path, monkeypatch: pytest.MonkeyPatch, also: str
+) -> None:
+    """Retired after the first look at it, and before the locks are held."""
+    store = place / "store"
+
+    def looked_and_retired(home: Version) -> None:
+        Version.of(store, "revenue", 2).retired.touch()
+
+    if also == "written":
+        monkeypatch.setattr("connectors.table.mend_copy", looked_and_retired)
+        with pytest.raises(UsageError, match="was retired"):
+            open_writer(store, "revenue", 2, table_specs(TWO))
+        return
+    locked = switching.fs.locked
+
+    def lock(path: Path, **how: Any) -> Any:
+        looked_and_retired(Version.of(store, "revenue", 2))
+        return locked(path, **how)
+
+    monkeypatch.setattr(switching, "fs", SimpleNamespace(**{**vars(switching.fs), "locked": lock}))
+    with pytest.raises(UnknownView, match="was retired"):
+        switch_to(store, "revenue", 2)
+    assert current(store) == 1
+
+
 # -- any step fails
 
 
@@ -386,40 +414,33 @@ def through_current(store: Path) -> list[tuple[str, pl.DataFrame]]:
 
 def test_readers_never_see_an_older_view_nor_a_mix(place: Path) -> None:
     store, log = place / "store", str(place / "log")
-    over, raised = threading.Event(), list[BaseException]()
+    over = threading.Event()
     counts = {"read": 0, "vanished": 0}
 
     def read() -> None:
-        try:
-            newest = 0
-            while not over.is_set():
-                view = open_view(store, "revenue")
-                rows = view.scan().collect()
-                assert rows["n"].sum() == sum(view.cut["payments"]) >= newest
-                newest = rows["n"].sum()
-                try:
-                    found = through_current(store)
-                except (OSError, pl.exceptions.PolarsError, duckdb.Error):
-                    counts["vanished"] += 1
-                    continue
-                for _, rows in found:
-                    assert ("shop" in rows.columns) != ("till" in rows.columns), "columns of one version"
-                    assert rows["n"].sum() >= newest
-                counts["read"] += 1
-        except BaseException as error:
-            raised.append(error)
+        newest = 0
+        while not over.is_set():
+            view = open_view(store, "revenue")
+            rows = view.scan().collect()
+            assert rows["n"].sum() == sum(view.cut["payments"]) >= newest
+            newest = rows["n"].sum()
+            try:
+                found = through_current(store)
+            except (OSError, pl.exceptions.PolarsError, duckdb.Error):
+                counts["vanished"] += 1
+                continue
+            for _, rows in found:
+                assert ("shop" in rows.columns) != ("till" in rows.columns), "columns of one version"
+                assert rows["n"].sum() >= newest
+            counts["read"] += 1
 
-    reader = threading.Thread(target=read)
-    with following([ONE, TWO], log=log, store=store):
-        until(lambda: sum(open_view(store, "revenue", 1).cut["payments"]) == 60)
-        reader.start()
-        for turn in range(20):
-            pay(log, 60 + turn * 5, 65 + turn * 5)
-            done = promote("revenue", 2 - turn % 2, store=store)
-            assert done is not None and done.is_done
-    over.set()
-    reader.join()
-    assert raised == []
+    with following([ONE, TWO], log=log, store=store) as thread:
+        until(lambda: sum(open_view(store, "revenue", 1).cut["payments"]) == 60, thread)
+        with beside(read, over.set):
+            for turn in range(20):
+                pay(log, 60 + turn * 5, 65 + turn * 5)
+                done = promote("revenue", 2 - turn % 2, store=store)
+                assert done is not None and done.is_done
     assert counts["read"] > 0, counts
 
 

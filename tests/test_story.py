@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import duckdb
 import polars as pl
 import pytest
-from pipelines import PATIENCE_SECONDS, command, finish, started, until
+from pipelines import PATIENCE_SECONDS, beside, command, finish, started, until
 from story_views import Charged, by_customer, charges
 
 from connectors import open_view
@@ -101,29 +100,6 @@ class Reader:
         self.newest = total
 
 
-@contextlib.contextmanager
-def beside(worker: Any) -> Iterator[Any]:
-    """A worker's ``work`` in a thread until the block ends; what it raised is raised here."""
-    raised: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            worker.work()
-        except BaseException as error:
-            raised.append(error)
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    try:
-        yield worker
-    finally:
-        worker.stop()
-        thread.join(PATIENCE_SECONDS)
-    assert not thread.is_alive()
-    if raised:
-        raise raised[0]
-
-
 @pytest.fixture
 def life(broker: str, topic: Callable[..., str], tmp_path: Path) -> dict[str, str]:
     return {
@@ -147,9 +123,9 @@ def test_the_story(broker_log: RedpandaLog, life: dict[str, str], tmp_path: Path
         return started(command("run", *views, "--quiet", "--commit-interval", "0.1"), **life)
 
     load, reader = Load(broker_log, life["STORY_TOPIC"]), Reader(store)
-    with beside(load), followed("revenue@1") as first:
+    with beside(load.work, load.stop), followed("revenue@1") as first:
         until(lambda: (store / "revenue/current").exists(), first)
-        with beside(reader):
+        with beside(reader.work, reader.stop):
             # v2, with another key, is built beside v1; readers notice nothing
             assert "rebuilt revenue@2" in refold("rebuild", "revenue@2", "--quiet")
             told = json.loads(refold("diff", "revenue@1", "revenue@2", "--json", "--quiet", code=1))
@@ -185,9 +161,9 @@ def test_a_hundred_promotions_in_a_row_under_load(
 
     load, reader = Load(broker_log, life["STORY_TOPIC"]), Reader(store)
     views = started(command("run", "revenue@1", "revenue@2", "--quiet", "--commit-interval", "0.05"), **life)
-    with beside(load), views as run:
+    with beside(load.work, load.stop), views as run:
         until(lambda: all((store / f"revenue/v{version}/latest").exists() for version in (1, 2)), run)
-        with beside(reader):
+        with beside(reader.work, reader.stop):
             for number in range(PROMOTIONS):
                 now = open_view(store, "revenue").version
                 done = promote("revenue", 3 - now, store=store, timeout_s=PATIENCE_SECONDS)

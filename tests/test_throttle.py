@@ -12,7 +12,7 @@ from unittest import mock
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pipelines import digests_of_all, flights_log, here, own_log, until
+from pipelines import beside, digests_of_all, flights_log, here, own_log, until
 
 from connectors import open_log, open_view
 from connectors.archive import archive as copy_to
@@ -155,21 +155,14 @@ def test_a_rebuild_that_is_held_back_is_the_same_view(
 
 def test_a_rebuild_that_waits_stops_at_once(tmp_path: Path) -> None:
     log, stop = own_log(tmp_path), threading.Event()
-    raised: list[BaseException] = []
     done: list[Any] = []
 
     def work() -> None:
-        try:
-            done.append(rebuild(aircraft, log=log, store=tmp_path / "store", rate=Rate(0.001), stop=stop, workers=1))
-        except BaseException as error:
-            raised.append(error)
+        done.append(rebuild(aircraft, log=log, store=tmp_path / "store", rate=Rate(0.001), stop=stop, workers=1))
 
-    thread = threading.Thread(target=work)
-    thread.start()
-    until(lambda: any((tmp_path / "store").glob("aircraft/v1/g1")), thread)
-    stop.set()
-    thread.join(60)
-    assert not thread.is_alive() and raised == [] and done == [None]
+    with beside(work, stop.set) as thread:
+        until(lambda: any((tmp_path / "store").glob("aircraft/v1/g1")), thread)
+    assert done == [None]
 
 
 def test_the_command_takes_a_rate(tmp_path: Path) -> None:
