@@ -119,6 +119,9 @@ def test_the_story(broker_log: RedpandaLog, life: dict[str, str], tmp_path: Path
         assert said.code == code, said
         return said.out
 
+    def states() -> dict[int, list[str]]:
+        return {one["version"]: one["states"] for one in json.loads(refold("views", "--json"))}
+
     def followed(*views: str) -> Any:
         return started(command("run", *views, "--quiet", "--commit-interval", "0.1"), **life)
 
@@ -132,10 +135,10 @@ def test_the_story(broker_log: RedpandaLog, life: dict[str, str], tmp_path: Path
             assert told["keys"] == [["customer"], ["plan"]] and told["cuts"][0] == told["cuts"][1]
             assert reader.versions == {1}
             with followed("revenue@2") as second:
+                until(lambda: states()[2] == ["ready", "running"], second)
                 assert "promoted revenue@2" in refold("promote", "revenue@2")
                 until(lambda: 2 in reader.versions, second)
-                states = {one["version"]: one["states"] for one in json.loads(refold("views", "--json"))}
-                assert states == {1: ["ready", "running"], 2: ["serving", "running"]}
+                assert states() == {1: ["ready", "running"], 2: ["serving", "running"]}
                 reader.may_go_back.set()
                 assert "revenue@1 is current" in refold("rollback", "revenue")
                 assert "promoted revenue@2" in refold("promote", "revenue@2")
