@@ -16,6 +16,7 @@ from connectors.manifest import render_schema
 from flows.agg import Aggregation
 from flows.expressions import render
 from schemas import Category, Event
+from schemas.event import Field
 
 if TYPE_CHECKING:
     from flows.projection import Projection
@@ -60,7 +61,12 @@ def _category(category: Category, events: Sequence[type[Event]], reads: Sequence
 
 
 def _fields(event: type[Event], reads: Sequence[str]) -> dict[str, Any]:
-    return {f.name: f"{f.type}{'' if f.nullable else ' required'}" for f in event.fields if f.name in reads}
+    return {f.name: _field(f) for f in event.fields if f.name in reads}
+
+
+def _field(field: Field) -> str:
+    place = "" if field.at is None else f" at {json.dumps(field.path)}"
+    return f"{field.type}{'' if field.nullable else ' required'}{place}"
 
 
 def _columns(projection: Projection, place: str) -> dict[str, Any]:

@@ -29,7 +29,7 @@ ENGINE_ROOM = frozenset(
         "kernels kinds "
         "leaving_cores log_ends "
         "matching memory merge merging "
-        "newly "
+        "naming newly "
         "one_partition ordered_merge "
         "pacing partials picturing pipeline progress projection promoting purity python_folds "
         "query "

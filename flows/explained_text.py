@@ -44,15 +44,18 @@ def _reads(facts: dict[str, Any]) -> Iterator[Line]:
         ahead = f"times at most {reading['max_ahead']} ahead of the record's"
         yield "reads", f"category {reading['category']}, envelope {reading['envelope']}, {ahead}"
         for event in reading["events"]:
-            columns = [
-                f"{c['column']} {c['type']}{', required' if c['required'] else ' or null'}" for c in event["columns"]
-            ]
+            columns = [_column(column) for column in event["columns"]]
             yield "", f" {event['type']}: {'; '.join(columns) or 'no field of it'}"
         if common := [f"{column['column']} {column['type']}" for column in reading["of_every_event"]]:
             yield "", f" of every event: {'; '.join(common)}"
         if reading["where"]:
             yield "", f" only those for which it is true: {reading['where']}"
     yield "", "A record is a dead letter when its envelope is bad, or a column of these is bad, or required and missing"
+
+
+def _column(column: dict[str, Any]) -> str:
+    place = "" if tuple(column["at"]) == (column["column"],) else f", at {'.'.join(column['at'])}"
+    return f"{column['column']} {column['type']}{', required' if column['required'] else ' or null'}{place}"
 
 
 def _rows(facts: dict[str, Any]) -> Iterator[Line]:

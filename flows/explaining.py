@@ -118,7 +118,7 @@ def _reading(side: Projection, whole: Projection) -> dict[str, Any]:
             {
                 "type": event.type_name,
                 "columns": [
-                    {"column": field.name, "type": str(field.type), "required": not field.nullable}
+                    {"column": field.name, "type": str(field.type), "required": not field.nullable, "at": field.path}
                     for field in event.fields
                     if field.name in side.reads
                 ],

@@ -5,10 +5,10 @@ A guess says how sure it is: the share of the records looked at that would be ev
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from flows.naming import class_name, quoted
 from flows.shapes import Member, Path
 from schemas.envelope import RECORD_KEY, RECORD_TIME, Envelope, cloudevents, constant, plain
 
@@ -57,7 +57,7 @@ def guess_envelope(found: Mapping[Path, Member], records: int, keys: int, catego
     name = class_name(category)
     subject = None if keys >= MOST * records else _subject(found, records)
     said = {
-        "type": f'constant("{name}")' if type_ is None else _quoted(type_),
+        "type": f"constant({quoted(name)})" if type_ is None else _quoted(type_),
         "time": "RECORD_TIME" if time is None else _quoted(time),
         "subject": "RECORD_KEY" if subject is None else _quoted(subject),
         **({"id": _quoted(id_)} if id_ else {}),
@@ -77,15 +77,8 @@ def guess_envelope(found: Mapping[Path, Member], records: int, keys: int, catego
     return Guess(envelope, f"plain({written})", min(shares), type_, data)
 
 
-def class_name(text: str) -> str:
-    """``order.placed-v2`` as a name of a class: ``OrderPlacedV2``."""
-    words = re.findall(r"[A-Za-z0-9]+", text) or ["Event"]
-    joined = "".join(word[:1].upper() + word[1:] for word in words)
-    return joined if joined[0].isalpha() else f"Event{joined}"
-
-
 def _quoted(path: Path | None) -> str:
-    return f'"{".".join(path or ())}"'
+    return quoted(".".join(path or ()))
 
 
 def _pick(found: Mapping[Path, Member], names: Sequence[str], fits: Callable[[Member], bool]) -> Path | None:

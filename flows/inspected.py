@@ -7,13 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from flows.display import instant
-from flows.guessing import class_name
 from flows.inspecting import Inspection, Shape
-from flows.shapes import Member
+from flows.naming import class_name, class_names, field_names, quoted
+from flows.shapes import Member, Path
 from flows.status_text import size
-from schemas.event import ENVELOPE_FIELDS
 
-RESERVED = {*ENVELOPE_FIELDS, "type", "event_time", "event_type"}
 EXAMPLE_CHARACTERS = 300
 HEAD = '''"""Event types of the category `{category}`, as its records show them.
 
@@ -43,8 +41,7 @@ def lines(found: Inspection) -> Iterator[str]:
         yield f"  no events    {found.tombstones:,} tombstones, {found.bad:,} values that are no JSON object"
     for shape in found.types:
         yield f"  {shape.name}  {shape.records:,} records{_versions(shape)}"
-        width = max((len(name) for name in shape.fields), default=0)
-        yield from (f"    {name:<{width}}  {_field(name, member)}" for name, member in shape.fields.items())
+        yield from _fields(shape)
     yield f"  for example  {found.example[:EXAMPLE_CHARACTERS]}"
 
 
@@ -74,7 +71,27 @@ def _versions(shape: Shape) -> str:
     return f"  data versions {', '.join(f'{name}: {count:,}' for name, count in sorted(shape.versions.items()))} (of those looked at)"
 
 
-def _field(name: str, member: Member) -> str:
+def _fields(shape: Shape) -> Iterator[str]:
+    names, width = field_names(shape.fields), max((len(dotted(path)) for path in shape.fields), default=0)
+    for path, member in shape.fields.items():
+        yield f"    {dotted(path):<{width}}  {_field(member, _as(path, member, names))}"
+
+
+def _as(path: Path, member: Member, names: dict[Path, str]) -> str:
+    if path not in names:
+        return f"   ({_why_not(member)})"
+    return "" if (names[path],) == path else f"   (in Python: {names[path]})"
+
+
+def _why_not(member: Member) -> str:
+    return "not one type that an event class can have" if member.valued else "always null"
+
+
+def dotted(path: Path) -> str:
+    return ".".join(path)
+
+
+def _field(member: Member, note: str) -> str:
     kinds = "/".join(kind for kind, count in member.kinds.items() if count and kind != "null") or "null"
     nulls = f"  {member.kinds['null'] / member.records:.1%} null" if member.kinds["null"] else ""
     some = (
@@ -82,19 +99,7 @@ def _field(name: str, member: Member) -> str:
         if member.has_many_values or len(member.values) > 4
         else f"  {', '.join(repr(value) for value in member.values)}"
     )
-    why = why_not(name, member)
-    return f"{kinds}{nulls}{some}{f'   ({why})' if why else ''}"
-
-
-def why_not(name: str, member: Member) -> str | None:
-    """Why an event class cannot have the field."""
-    if not name.isidentifier() or keyword.iskeyword(name):
-        return "no name in Python: an event class cannot have it"
-    if name in RESERVED:
-        return "a name of the envelope: an event class cannot have it"
-    if member.python_type() is None:
-        return "not one type that an event class can have"
-    return None
+    return f"{kinds}{nulls}{some}{note}"
 
 
 # -- Python
@@ -102,35 +107,54 @@ def why_not(name: str, member: Member) -> str | None:
 
 def python(found: Inspection) -> str:
     """Event classes and a ``Category``, ready to paste."""
-    shapes = [(class_name(shape.name), shape) for shape in found.types] or [
+    classes = class_names(shape.name for shape in found.types)
+    shapes = [(classes[shape.name], shape) for shape in found.types] or [
         (class_name(found.category), Shape("", 0, {}, {}))
     ]
     body = "\n\n".join(_class(name, shape) for name, shape in shapes)
     names = ", ".join(name for name, _ in shapes)
     envelope = "" if found.guess.said == "cloudevents()" else f", envelope={found.guess.said}"
-    needed = [name for name in ("RECORD_KEY", "RECORD_TIME", "constant", "plain") if f"{name}" in envelope]
-    imports = f"from schemas import {', '.join(['Category', 'Event', *needed])}"
-    dates = "import datetime as dt\n\n" if "dt." in body else ""
-    head = HEAD.format(category=found.category)
-    return f'{head}{dates}{imports}\n\n\n{body}\n\n{variable(found.category)} = Category("{found.category}", events=[{names}]{envelope})\n'
+    head = f"{HEAD.format(category=found.category)}{_imports(body, envelope)}"
+    return (
+        f'{head}\n\n\n{body}\n\n{variable(found.category)} = Category("{found.category}", events=[{names}]{envelope})\n'
+    )
+
+
+def _imports(body: str, envelope: str) -> str:
+    needed = ["At"] if "Annotated[" in body else []
+    needed += [name for name in ("RECORD_KEY", "RECORD_TIME", "constant", "plain") if name in envelope]
+    names = sorted(["Category", "Event", *needed], key=lambda name: (not name.isupper(), not name[0].isupper(), name))
+    lines = ["import datetime as dt"] if "dt." in body else []
+    lines += ["from typing import Annotated"] if "At" in needed else []
+    return "\n".join([*lines, *([""] if lines else []), f"from schemas import {', '.join(names)}"])
 
 
 def _class(name: str, shape: Shape) -> str:
-    own = [] if shape.name in ("", name) else [f'    type_name = "{shape.name}"']
-    fields = [(field, member, why_not(field, member)) for field, member in shape.fields.items()]
-    required = [_declared(field, member) for field, member, why in fields if not why and not member.kinds["null"]]
-    optional = [
-        f"{_declared(field, member)} | None = None" for field, member, why in fields if not why and member.kinds["null"]
+    own = [] if shape.name in ("", name) else [f"    type_name = {quoted(shape.name)}"]
+    names = field_names(shape.fields)
+    required = [
+        _declared(path, called, shape) for path, called in names.items() if not shape.fields[path].kinds["null"]
     ]
-    left_out = [f"    # {field!r} is left out: {why}" for field, _, why in fields if why]
+    optional = [_declared(path, called, shape) for path, called in names.items() if shape.fields[path].kinds["null"]]
+    left_out = [
+        f"    # {dotted(path)!r} is left out: {_why_not(member)}"
+        for path, member in shape.fields.items()
+        if path not in names
+    ]
     inside = [*own, *required, *optional, *left_out]
     if not (required or optional or own):
         inside.append("    pass")
     return f"class {name}(Event):\n" + "\n".join(inside) + "\n"
 
 
-def _declared(name: str, member: Member) -> str:
-    return f"    {name}: {member.python_type()}"
+def _declared(path: Path, name: str, shape: Shape) -> str:
+    member = shape.fields[path]
+    kind, missing = (
+        (f"{member.python_type()} | None", " = None") if member.kinds["null"] else (member.python_type(), "")
+    )
+    if path != (name,):
+        kind = f"Annotated[{kind}, At({', '.join(map(quoted, path))})]"
+    return f"    {name}: {kind}{missing}"
 
 
 def variable(category: str) -> str:
@@ -148,12 +172,13 @@ def facts(found: Inspection) -> dict[str, Any]:
             "records": shape.records,
             "versions": shape.versions,
             "fields": {
-                name: {
+                dotted(path): {
+                    "path": path,
                     "kinds": dict(member.kinds),
                     "null_share": member.kinds["null"] / member.records,
                     "python": member.python_type(),
                 }
-                for name, member in shape.fields.items()
+                for path, member in shape.fields.items()
             },
         }
         for shape in found.types

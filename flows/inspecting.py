@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from connectors.log import CategoryInfo, Log
 from connectors.overlap import slices
 from flows.guessing import Guess, guess_envelope
-from flows.shapes import Member, Path, members
+from flows.shapes import Member, Path, leaves, members
 from schemas.envelope import RECORD_TIME, constant
 from schemas.event import TIMESTAMP
 from schemas.json_columns import read_columns
@@ -46,11 +46,11 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """An event type. ``fields``: by name, those of its data. ``versions``: how many records of each data version, where they say one."""
+    """An event type. ``fields``: by their places in its data. ``versions``: how many records of each data version, where they say one."""
 
     name: str
     records: int
-    fields: dict[str, Member]
+    fields: dict[Path, Member]
     versions: dict[str, int]
 
 
@@ -143,9 +143,18 @@ def _parsed(values: pa.ChunkedArray) -> list[dict[str, Any]]:
             record = json.loads(value)
         except ValueError:
             continue
-        if isinstance(record, dict):
+        if isinstance(record, dict) and (rb"\ud" not in value or _is_text(value)):
             found.append(record)
     return found
+
+
+def _is_text(value: bytes) -> bool:
+    """Whether what is escaped in it can be written as UTF-8 (half a surrogate pair cannot; no parser of ours takes it)."""
+    try:
+        json.dumps(json.loads(value), ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class _Counted:
@@ -269,9 +278,10 @@ def _at(record: Mapping[str, Any], path: Path) -> Any:
 def _shape(name: str, count: int, guess: Guess, records: Sequence[Mapping[str, Any]]) -> Shape:
     envelope = guess.envelope
     parts = (envelope.type, envelope.time, envelope.subject, envelope.id)
-    taken = {path[-1] for path in parts if isinstance(path, tuple) and path[:-1] == guess.data}
+    depth = len(guess.data)
+    taken = {path[depth:] for path in parts if isinstance(path, tuple) and path[:depth] == guess.data}
     inside = [data for record in records if isinstance(data := _at(record, guess.data), Mapping)]
-    fields = {path[0]: member for path, member in members(inside).items() if len(path) == 1 and path[0] not in taken}
+    fields = {path: member for path, member in leaves(members(inside)).items() if path not in taken}
     for member in fields.values():
         member.kinds["null"] += len(inside) - member.records
     versions = Counter(str(record["dataversion"]) for record in records if "dataversion" in record)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from connectors import fs
-from flows.guessing import class_name
-from flows.inspected import python, variable, why_not
+from flows.inspected import python, variable
 from flows.inspecting import LATENESS_US, Inspection, Shape
+from flows.naming import class_names, field_names
 from schemas.errors import UsageError
 
 KEYS_MAX = 200
@@ -66,21 +66,23 @@ def _main(found: Inspection) -> Shape:
     return next((shape for shape in found.types if _numbers(shape)), found.types[0])
 
 
+def _class(shape: Shape, found: Inspection) -> str:
+    return class_names(one.name for one in found.types)[shape.name]
+
+
 def _numbers(shape: Shape) -> list[str]:
     return [
-        name for name, one in shape.fields.items() if one.python_type() in ("int", "float") and not why_not(name, one)
+        name for path, name in field_names(shape.fields).items() if shape.fields[path].python_type() in ("int", "float")
     ]
 
 
 def _key(shape: Shape) -> str | None:
     """A field to group by."""
+    named = [(shape.fields[path], name) for path, name in field_names(shape.fields).items()]
     texts = (
         (len(one.values), name)
-        for name, one in shape.fields.items()
-        if one.python_type() == "str"
-        and not one.kinds["null"]
-        and 1 < len(one.values) <= KEYS_MAX
-        and not why_not(name, one)
+        for one, name in named
+        if one.python_type() == "str" and not one.kinds["null"] and 1 < len(one.values) <= KEYS_MAX
     )
     return min(texts, default=(0, None))[1]
 
@@ -100,7 +102,7 @@ def _columns(shape: Shape) -> dict[str, str]:
 
 def _view(view: str, found: Inspection, homes: Homes) -> str:
     shape, key = _main(found), _key(_main(found))
-    event, category = class_name(shape.name), variable(found.category)
+    event, category = _class(shape, found), variable(found.category)
     columns = "\n".join(f'        "{name}": {said},' for name, said in _columns(shape).items())
     grouped = f'key=["{key}"]' if key else 'key={"entity": "subject"}'
     return f'''"""`{view}`: {shape.name} by {key or "subject"} and hour."""
@@ -139,11 +141,11 @@ _VALUES: Mapping[str, str] = {
 
 def _test(view: str, found: Inspection, homes: Homes) -> str:
     shape = _main(found)
-    event = class_name(shape.name)
+    event = _class(shape, found)
     required = [
-        f"{name}={_VALUES[one.python_type() or 'str']}"
-        for name, one in shape.fields.items()
-        if not one.kinds["null"] and not why_not(name, one)
+        f"{name}={_VALUES[shape.fields[path].python_type() or 'str']}"
+        for path, name in field_names(shape.fields).items()
+        if not shape.fields[path].kinds["null"]
     ]
     arguments = ", ".join(['subject="one"', "time=AT", *required])
     return f'''"""What `{view}` makes of its events."""

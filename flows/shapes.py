@@ -14,6 +14,8 @@ from typing import Any
 
 Path = tuple[str, ...]
 DEPTH_MAX = 3
+OBJECT_MEMBERS_MAX = 60
+"""An object with more different members than this is taken for a map: its members are data, not fields."""
 VALUES_KEPT = 1_000
 """Distinct values of a member that are counted; with more it has many."""
 INSTANT = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:?\d\d)$")
@@ -75,6 +77,19 @@ def members(records: Iterable[Mapping[str, Any]]) -> dict[Path, Member]:
             if kind not in ("null", "list", "object") and (value in member.values or not member.has_many_values):
                 member.values[value] += 1
     return found
+
+
+def leaves(found: Mapping[Path, Member]) -> dict[Path, Member]:
+    """Those that hold a value of their own. An object that is looked into is its members, unless they differ from record to record."""
+    within = Counter(path[:-1] for path in found)
+    maps = {path for path, count in within.items() if path and count > OBJECT_MEMBERS_MAX}
+    heads = [*dict.fromkeys(path[0] for path in found)]
+    return {
+        path: member
+        for path, member in sorted(found.items(), key=lambda one: heads.index(one[0][0]))
+        if not any(path[:depth] in maps for depth in range(1, len(path)))
+        and not (path not in maps and within[path] and not member.valued > member.kinds["object"])
+    }
 
 
 def _walk(value: Mapping[str, Any], above: Path) -> Iterator[tuple[Path, Any]]:

@@ -1,6 +1,6 @@
 """What events are and how records hold them. Imports nothing of refold but itself.
 
-    from schemas import Category, Event, cloudevents, plain, constant, RECORD_TIME, RECORD_KEY
+    from schemas import Category, Event, cloudevents, plain, constant, RECORD_TIME, RECORD_KEY, At
 
 Names are loaded on first use: whoever needs only the errors does not pay for kernels.
 """
@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from schemas.category import Category
     from schemas.envelope import MARKER_TYPE, RECORD_KEY, RECORD_TIME, cloudevents, constant, plain
-    from schemas.event import Event
+    from schemas.event import At, Event
 
-__all__ = ["MARKER_TYPE", "RECORD_KEY", "RECORD_TIME", "Category", "Event", "cloudevents", "constant", "plain"]
+__all__ = ["MARKER_TYPE", "RECORD_KEY", "RECORD_TIME", "At", "Category", "Event", "cloudevents", "constant", "plain"]
 
-_HOMES = {"Category": "schemas.category", "Event": "schemas.event"}
+_HOMES = {"Category": "schemas.category", "At": "schemas.event", "Event": "schemas.event"}
 
 
 def __getattr__(name: str) -> Any:

@@ -79,10 +79,11 @@ class Decoder:
             column: [code for code, event in enumerate(self._every) if column in _columns_of(event)]
             for column in sorted(columns, key=str)
         }
+        self._places = {column: self._places_of(column) for column in self._fields}
         self._subject = subject
-        # One name with two types cannot be parsed in one pass. Where one pass keeps failing on fields of other types
-        # it is given up too: a matter of speed alone, the outcome is the same.
-        self._by_type = len({name for name, _ in self._fields}) < len(self._fields) or self._fields_meet_envelope()
+        # What is at one place with two types, or at another place in each event type, cannot be parsed in one pass. Where one
+        # pass keeps failing on fields of other types it is given up too: a matter of speed alone, the outcome is the same.
+        self._by_type = any(len(set(places.values())) > 1 for places in self._places.values()) or self._fields_meet()
 
     @property
     def types(self) -> tuple[type[Event], ...]:
@@ -101,8 +102,9 @@ class Decoder:
         if column == SUBJECT and self._subject:
             return {**found, "subject": str(envelope.subject)}
         if column is not None:
-            of = sorted(self._every[code].type_name for code in self._fields[column])
-            found |= {"path": envelope.field(column[0]), "type": str(column[1]), "of": of}
+            places = {self._every[code].type_name: place for code, place in self._places[column].items()}
+            path = next(iter(places.values())) if len(set(places.values())) == 1 else dict(sorted(places.items()))
+            found |= {"path": path, "type": str(column[1]), "of": sorted(places)}
         return found
 
     def decode(self, records: pa.RecordBatch) -> Decoded:
@@ -116,7 +118,7 @@ class Decoder:
         values = records.column("value")
         wanted = self._envelope_paths()
         if not self._by_type:
-            wanted |= {self._envelope.field(name): kind for name, kind in self._fields}
+            wanted |= {self._place(column): column[1] for column in self._fields}
         parsed = read_columns(values, wanted)
         result = self._read_envelope(records, parsed)
         if self._subject:
@@ -128,13 +130,30 @@ class Decoder:
             self._take_fields(result, parsed, every)
         return result
 
-    def _fields_meet_envelope(self) -> bool:
-        """Whether a field sits where the envelope reads another type, or holds or lies in what the envelope reads."""
-        fields = [(self._envelope.field(name), kind) for name, kind in self._fields]
+    def _places_of(self, column: Column) -> dict[int, Path]:
+        """Where the column is, by the code of the event type."""
+        return {
+            code: self._envelope.place(field)
+            for code in self._fields[column]
+            for field in self._every[code].fields
+            if field.name == column[0]
+        }
+
+    def _place(self, column: Column) -> Path:
+        """Where the column is in all event types that have it."""
+        return next(iter(self._places[column].values()))
+
+    def _fields_meet(self) -> bool:
+        """Whether a field sits where the envelope or another field reads another type, or holds or lies in what they read."""
+        fields = [
+            (place, kind)
+            for (_, kind), of in zip(self._fields, self._places.values(), strict=True)
+            for place in of.values()
+        ]
         return any(
             (path != place and path[: len(place)] == place[: len(path)]) or (path == place and kind != other)
             for path, kind in fields
-            for place, other in self._envelope_paths().items()
+            for place, other in [*fields, *self._envelope_paths().items()]
         )
 
     def _envelope_paths(self) -> dict[Path, pa.DataType]:
@@ -214,7 +233,7 @@ class Decoder:
     def _take_fields(self, result: Decoded, parsed: JsonColumns, every: npt.NDArray[np.int32]) -> None:
         strangers = 0
         for column, codes in self._fields.items():
-            path = self._envelope.field(column[0])
+            path = self._place(column)
             has_field = in_codes(every, codes, len(self._every))
             strangers += int((parsed.invalid[path] & ~has_field).sum())
             values = parsed.columns[path]
@@ -230,11 +249,9 @@ class Decoder:
             rows = np.flatnonzero((every == code) & (result.fate == LIVE))
             if not columns or not len(rows):
                 continue
-            parsed = read_columns(
-                values.take(pa.array(rows)), {self._envelope.field(name): kind for name, kind in columns}
-            )
-            for column in columns:
-                path = self._envelope.field(column[0])
+            places = {column: self._places[column][code] for column in columns}
+            parsed = read_columns(values.take(pa.array(rows)), {place: kind for (_, kind), place in places.items()})
+            for column, path in places.items():
                 pieces[column].append((rows, parsed.columns[path], parsed.invalid[path]))
         for column, found in pieces.items():
             result.columns[column], result.invalid[column] = _scatter(found, column[1], n)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from schemas.errors import UsageError
-from schemas.event import Event, rfc3339
+from schemas.event import Event, Field, rfc3339
 from schemas.json_columns import Path
 
 
@@ -52,16 +52,18 @@ class Envelope:
     id: Path | None
     data: Path
 
-    def field(self, name: str) -> Path:
-        return (*self.data, name)
+    def place(self, field: Field) -> Path:
+        return (*self.data, *field.path)
 
     def encode(self, event: Event, category: str) -> bytes:
         """One record's value."""
         value: dict[str, Any] = dict(self._fixed(event, category))
         for path, part in self._parts(event):
             _put(value, path, part)
-        for name, part in event.data().items():
-            _put(value, self.field(name), part)
+        data = event.data()
+        for field in event.fields:
+            if field.name in data:
+                _put(value, self.place(field), data[field.name])
         return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
     def encode_marker(self, time: dt.datetime, category: str) -> bytes:

@@ -5,7 +5,12 @@
         delay_minutes: float | None = None
 
 A class states the fields of the event's ``data``. A field is *required* unless its type allows ``None``; a missing
-field and a null are the same. The class knows nothing of logs, envelopes or projections.
+field and a null are the same. One whose JSON name is no name in Python, or that sits within an object, says where:
+
+    unit_price: Annotated[float, At("unit-price")]
+    city: Annotated[str | None, At("address", "city")] = None
+
+The class knows nothing of logs, envelopes or projections.
 
     Python type          Arrow type
     str                  string
@@ -22,6 +27,7 @@ import dataclasses
 import datetime as dt
 import hashlib
 import inspect
+import itertools
 import json
 import types
 import typing
@@ -43,13 +49,30 @@ ARROW_TYPES: dict[type, pa.DataType] = {
 ENVELOPE_FIELDS = ("subject", "time", "id")
 
 
+@dataclasses.dataclass(frozen=True, init=False)
+class At:
+    """Where a field is in the event's data: the names of the members from the outermost object to the value."""
+
+    path: tuple[str, ...]
+
+    def __init__(self, *path: str) -> None:
+        if not path or not all(isinstance(name, str) for name in path):
+            raise UsageError(f"At{path} is no place", do='name a member, or those on the way:  At("address", "city")')
+        object.__setattr__(self, "path", path)
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Field:
-    """One field of an event's data: its name, Arrow type, and whether it may be missing."""
+    """One field of an event's data: its name, Arrow type, whether it may be missing, and where it is (None: under its name)."""
 
     name: str
     type: pa.DataType
     nullable: bool
+    at: At | None = None
+
+    @property
+    def path(self) -> tuple[str, ...]:
+        return (self.name,) if self.at is None else self.at.path
 
 
 @typing.dataclass_transform(kw_only_default=True, frozen_default=True)
@@ -83,9 +106,10 @@ class Event:
         }
         cls.id = None
         dataclasses.dataclass(frozen=True, kw_only=True)(cls)
-        hints = typing.get_type_hints(cls, localns={"dt": dt}, include_extras=False)
+        hints = typing.get_type_hints(cls, localns={"dt": dt}, include_extras=True)
         names = [f.name for f in dataclasses.fields(cls) if f.name not in ENVELOPE_FIELDS]  # type: ignore[arg-type]
         cls.fields = tuple(_field(cls, name, hints[name]) for name in names)
+        _check_places(cls)
 
     def data(self) -> dict[str, Any]:
         """The fields as JSON values, nulls left out."""
@@ -98,18 +122,35 @@ class Event:
 
 
 def _field(cls: type, name: str, hint: Any) -> Field:
-    nullable = False
-    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+    nullable, places = False, list[At]()
+    while typing.get_origin(hint) in (typing.Annotated, typing.Union, types.UnionType):
+        if typing.get_origin(hint) is typing.Annotated:
+            places += [said for said in hint.__metadata__ if isinstance(said, At)]
+            hint = hint.__origin__
+            continue
         options = [option for option in typing.get_args(hint) if option is not type(None)]
-        nullable = len(options) < len(typing.get_args(hint))
-        hint = options[0] if len(options) == 1 else hint
+        nullable |= len(options) < len(typing.get_args(hint))
+        if len(options) != 1:
+            break
+        hint = options[0]
     if hint not in ARROW_TYPES:
         allowed = ", ".join(t.__name__ for t in ARROW_TYPES)
         raise UsageError(
             f"event type {cls.__name__}: field `{name}` has type {hint}",
             do=f"use one of {allowed}, or one of them | None",
         )
-    return Field(name, ARROW_TYPES[hint], nullable)
+    return Field(name, ARROW_TYPES[hint], nullable, next((at for at in places if at.path != (name,)), None))
+
+
+def _check_places(cls: type[Event]) -> None:
+    """No field is where another one is, or within it."""
+    for one, other in itertools.permutations(cls.fields, 2):
+        if one.path == other.path[: len(one.path)]:
+            place = ".".join(other.path)
+            raise UsageError(
+                f"event type {cls.__name__}: fields `{one.name}` and `{other.name}` are both at `{place}`",
+                do="leave one of them out",
+            )
 
 
 def _json_value(value: Any) -> Any:

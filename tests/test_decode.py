@@ -6,7 +6,7 @@ import base64
 import datetime as dt
 import json
 from itertools import pairwise
-from typing import Any
+from typing import Annotated, Any
 
 import golden_corpus as corpus
 import pyarrow as pa
@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from connectors.log import RECORDS
-from schemas import RECORD_KEY, RECORD_TIME, Category, Event, constant, plain
+from schemas import RECORD_KEY, RECORD_TIME, At, Category, Event, constant, plain
 from schemas.decode import DEAD, LIVE, MARKER, OTHER_TYPE, SUBJECT, TOMBSTONE, Decoder
+from schemas.errors import UsageError
 
 
 class Opened(Event):
@@ -234,3 +235,82 @@ def test_a_field_may_be_the_object_that_holds_the_envelope() -> None:
     assert decoded.fate.tolist() == [LIVE, DEAD]
     assert decoded.columns[("kind", pa.int64())].to_pylist()[0] == 1
     assert decoded.invalid[("meta", pa.string())].tolist()[0]
+
+
+class Sold(Event):
+    unit_price: Annotated[float, At("unit-price")]
+    city: Annotated[str | None, At("shop", "city")] = None
+    kind: Annotated[str, At("type")] | None = None
+
+
+class Bought(Event):
+    unit_price: float
+    city: str | None = None
+
+
+ODD_VALUES = st.sampled_from([None, 1, 2.5, "x", "", True, {}, {"city": "Oslo"}, {"city": 7}, [1], "ø"])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([Sold, Bought]),
+            st.dictionaries(st.sampled_from(["unit-price", "unit_price", "shop", "city", "type"]), ODD_VALUES),
+        ),
+        min_size=1,
+        max_size=12,
+    ),
+    st.sampled_from([[Sold], [Bought], [Sold, Bought]]),
+)
+def test_a_field_is_read_where_its_class_says(
+    drawn: list[tuple[type[Event], dict[str, Any]]], asked: list[Any]
+) -> None:
+    """As if each type had its fields under their own names: two types may have one field in two places."""
+    category = Category("shops", [Sold, Bought])
+    values = [event(kind.type_name, **data) for kind, data in drawn]
+    names = {kind: [field.name for field in kind.fields] for kind in asked}
+    decoded = Decoder(category, names).decode(records([*values]))
+    for row, (kind, data) in enumerate(drawn):
+        for field in kind.fields:
+            column = (field.name, field.type)
+            if kind not in asked:
+                continue
+            found, valid = _by_hand(data, field.path, field.type)
+            assert decoded.columns[column][row].as_py() == found, (row, column)
+            assert decoded.invalid[column][row] == (not valid), (row, column)
+
+
+def _by_hand(data: Any, path: tuple[str, ...], kind: pa.DataType) -> tuple[Any, bool]:
+    for name in path:
+        if not isinstance(data, dict):
+            return None, data is None
+        data = data.get(name)
+    if kind == pa.string():
+        return (data, True) if isinstance(data, str | None) else (None, False)
+    fits = data is None or (isinstance(data, int | float) and not isinstance(data, bool))
+    return (data, True) if fits else (None, False)
+
+
+def test_an_event_is_written_where_its_class_says() -> None:
+    sold = Sold(subject="s", time=dt.datetime(2024, 1, 1, tzinfo=dt.UTC), unit_price=2.5, city="Oslo", kind="new")
+    (value,) = Category("shops", [Sold]).encode([sold])["value"].to_pylist()
+    assert json.loads(value)["data"] == {"unit-price": 2.5, "shop": {"city": "Oslo"}, "type": "new"}
+    category = Category("shops", [Sold])
+    decoded = Decoder(category, {Sold: ["unit_price", "city", "kind"]}).decode(records([value]))
+    assert {name: column.to_pylist() for (name, _), column in decoded.columns.items()} == {
+        "city": ["Oslo"],
+        "kind": ["new"],
+        "unit_price": [2.5],
+    }
+
+
+def test_two_fields_are_not_in_one_place() -> None:
+    with pytest.raises(UsageError, match=r"fields `whole` and `part` are both at `a\.b`"):
+
+        class Twice(Event):
+            whole: Annotated[str, At("a")]
+            part: Annotated[str, At("a", "b")]
+
+    with pytest.raises(UsageError, match="is no place"):
+        At()

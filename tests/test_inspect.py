@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -19,10 +20,11 @@ from pipelines import flights_log, here
 from connectors import open_log, open_view
 from connectors.log import APPENDS
 from flows import Projection, agg, run
-from flows.guessing import class_name, guess_envelope
+from flows.guessing import guess_envelope
 from flows.inspected import facts, lines, python
 from flows.inspecting import LATENESS_US, inspect
-from flows.shapes import kind_of, members
+from flows.naming import class_name, class_names, field_names
+from flows.shapes import kind_of, leaves, members
 from schemas import RECORD_KEY, RECORD_TIME, Category
 from schemas.errors import UnknownCategory
 from schemas.flights import flights
@@ -81,13 +83,16 @@ ODD = [
             "class": "A",
             "vip": i % 2 == 0 if i % 4 else None,
             "tags": [],
+            "fields": i % 3,
+            "address": {"city": "Å", "geo": {"lat": 1.5, "lon": None}} if i % 2 else None,
+            "counts": {f"sku-{i}": 1},
         },
     }
     for i in range(400)
 ]
 
 
-def test_odd_names_are_found_and_what_cannot_be_a_field_is_said(tmp_path: Path) -> None:
+def test_odd_names_are_found_and_what_an_event_class_calls_them_is_said(tmp_path: Path) -> None:
     with open_log(log_of(tmp_path, ODD, keys=False, partitions=2)) as log:
         found = inspect(log, "things")
     assert (
@@ -96,15 +101,49 @@ def test_odd_names_are_found_and_what_cannot_be_a_field_is_said(tmp_path: Path) 
     )
     assert found.guess.data == ("payload",) and found.guess.sure == 1.0
     text = "\n".join(lines(found))
-    assert "unit-price" in text and "no name in Python" in text and "no one type" not in text
+    assert "(in Python: unit_price)" in text and "(not one type that an event class can have)" in text
     assert "400 records have none" in text
     code = python(found)
-    assert "'unit-price' is left out" in code and "'class' is left out" in code and "'tags' is left out" in code
+    left_out = [line.split("'")[1] for line in code.splitlines() if "is left out" in line]
+    assert left_out == ["tags", "address.geo.lon", "counts"] * 2
     made = module_of(code, "inspected_odd")["things"]
     assert {event.type_name for event in made.events} == {"Order-Placed", "order.cancelled"}
     assert {event.__name__ for event in made.events} == {"OrderPlaced", "OrderCancelled"}
     placed = next(event for event in made.events if event.__name__ == "OrderPlaced")
-    assert {field.name: field.nullable for field in placed.fields} == {"qty": False, "vip": True}
+    assert {field.name: (field.path, field.nullable) for field in placed.fields} == {
+        "unit_price": (("unit-price",), False),
+        "qty": (("qty",), False),
+        "class_": (("class",), False),
+        "fields_": (("fields",), False),
+        "vip": (("vip",), True),
+        "address_city": (("address", "city"), True),
+        "address_geo_lat": (("address", "geo", "lat"), True),
+    }
+    view = Projection(
+        name="odd",
+        category=made,
+        key=["address_city"],
+        columns={"n": agg.count(), "price": agg.sum("unit_price"), "classes": agg.count(where=pl.col("class_") == "A")},
+    )
+    run([view], log=str(tmp_path / "log"), store=str(tmp_path / "store"), until="end")
+    rows = open_view(tmp_path / "store", "odd").scan().collect().sort("address_city").to_dicts()
+    assert rows == [
+        {"address_city": None, "n": 200, "price": sum(i / 4 for i in range(0, 400, 2)), "classes": 200},
+        {"address_city": "Å", "n": 200, "price": sum(i / 4 for i in range(1, 400, 2)), "classes": 200},
+    ]
+
+
+def test_no_two_members_and_no_two_types_have_one_name_in_python() -> None:
+    told = members([{"a-b": 1, "a.b": 2, "a_b": 3, "9": 4, "_": 5, "class": 6, "å-b": 7, "a": {"b": 8}, "fields": 9}])
+    names = field_names(leaves(told))
+    assert [*names.values()] == ["a_b_2", "a_b_3", "a_b", "field_9", "field", "class_", "å_b", "a_b_4", "fields_"]
+    assert class_names(["a-b", "aB", "a.b", "Event", "AB_2"]) == {
+        "a-b": "AB",
+        "aB": "AB_2",
+        "a.b": "AB_3",
+        "Event": "EventEvent",
+        "AB_2": "AB2",
+    }
 
 
 def test_where_nothing_is_said_of_type_and_time_it_is_the_records(tmp_path: Path) -> None:
@@ -138,8 +177,8 @@ def test_a_rare_type_has_its_fields_all_the_same(tmp_path: Path) -> None:
     with open_log(log_of(tmp_path, [*common[:7001], *rare, *common[7001:]])) as log:
         found = inspect(log, "things", records=None)
     assert {shape.name: (shape.records, list(shape.fields)) for shape in found.types} == {
-        "Common": (20_000, ["a"]),
-        "Rare": (1, ["b"]),
+        "Common": (20_000, [("a",)]),
+        "Rare": (1, [("b",)]),
     }
 
 
@@ -189,7 +228,14 @@ def test_values_have_kinds(value: Any, kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "name"), [("order.placed-v2", "OrderPlacedV2"), ("9lives", "Event9lives"), ("", "Event"), ("A", "A")]
+    ("text", "name"),
+    [
+        ("order.placed-v2", "OrderPlacedV2"),
+        ("9lives", "Event9lives"),
+        ("", "Nameless"),
+        ("event", "EventEvent"),
+        ("A", "A"),
+    ],
 )
 def test_types_become_names_of_classes(text: str, name: str) -> None:
     assert class_name(text) == name

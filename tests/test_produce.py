@@ -137,8 +137,9 @@ def test_batches_lose_nothing_and_stand_in_order(tmp_path: Path) -> None:
             T,
             [BATCH, 2 * BATCH, 2 * BATCH + 3],
         )
-        (found,) = slices(opened, "parcels", {0: 0}, {0: 2 * BATCH + 3})
-    counts = [json.loads(value)["data"]["count"] for value in found.records["value"].to_pylist()]
+        found = [*slices(opened, "parcels", {0: 0}, {0: 2 * BATCH + 3})]
+    values = [value for part in found for value in part.records["value"].to_pylist()]
+    counts = [json.loads(value)["data"]["count"] for value in values]
     assert counts == [*range(2 * BATCH + 3)]
 
 
