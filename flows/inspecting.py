@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,12 +18,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from connectors.log import CategoryInfo, Log
+from connectors.log import CategoryInfo, Log, Slice
 from connectors.overlap import slices
 from flows.guessing import Guess, guess_envelope
 from flows.shapes import Member, Path, leaves, members
 from schemas.envelope import RECORD_TIME, constant
 from schemas.event import TIMESTAMP
+from schemas.hashing import Words, hash_binary
 from schemas.json_columns import read_columns
 
 SAMPLE = 200_000
@@ -60,7 +62,8 @@ class Inspection:
 
     ``times_us``: the least and the greatest event time. ``late``: by allowed lateness, how many events are so far behind the watermark of
     their partition that a fold of instants would lose them. ``partitions``: records of each, in the log. ``top_keys``: the most frequent
-    keys and their counts. ``bytes``: mean and 99th percentile of a value. ``repeated_ids``: events with the id of another (None: no ids).
+    keys and their counts. ``bytes``: mean and 99th percentile of a value. ``repeated_ids``: events with the id of another (None: no ids;
+    told apart by hashes of 64 bits).
     """
 
     category: str
@@ -93,8 +96,8 @@ def inspect(log: Log, category: str, *, records: int | None = SAMPLE) -> Inspect
         members(looked_at), len(looked_at), round(len(looked_at) * keyed / read) if read else 0, category
     )
     counted = _Counted(guess)
-    for part in slices(log, category, start, until):
-        counted.add(part.partition, part.records)
+    for partition, part in _ahead(slices(log, category, start, until)):
+        counted.add(partition, part)
     top, distinct = counted.keys()
     return Inspection(
         category=category,
@@ -120,6 +123,20 @@ def _range(info: CategoryInfo, records: int | None) -> tuple[dict[int, int], dic
     start = dict(enumerate(info.earliest))
     each = None if records is None else max(records // max(info.partitions, 1), 1)
     return start, {p: end if each is None else min(end, info.earliest[p] + each) for p, end in enumerate(info.ends)}
+
+
+def _ahead(parts: Iterator[Slice]) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """Partition and records of each, read while the one before it is counted."""
+
+    def read() -> tuple[int, pa.RecordBatch] | None:
+        part = next(parts, None)
+        return None if part is None else (part.partition, part.records)  # an embedded log reads when it is asked for them
+
+    with ThreadPoolExecutor(1) as reading:
+        coming = reading.submit(read)
+        while (found := coming.result()) is not None:
+            coming = reading.submit(read)
+            yield found
 
 
 def _both_ends(
@@ -169,7 +186,7 @@ class _Counted:
         self._types: Counter[str] = Counter()
         self._rows: dict[str, list[bytes]] = {}
         self._keys: list[pa.StructArray] = []
-        self._ids: list[pa.Array] = []
+        self._ids: list[Words] = []
         self._sizes: list[npt.NDArray[np.int32]] = []
 
     def add(self, partition: int, part: pa.RecordBatch) -> None:
@@ -191,7 +208,7 @@ class _Counted:
         read = read_columns(part["value"], wanted or {("",): pa.string()})
         self.bad += int(read.not_object.sum())
         if envelope.id is not None:
-            self._ids.append(read.columns[envelope.id].cast(pa.string()).drop_null())
+            self._ids.append(hash_binary(read.columns[envelope.id].cast(pa.string()).drop_null()))
         if isinstance(envelope.time, tuple):
             self._time(partition, np.asarray(read.columns[envelope.time].cast(pa.int64()).drop_null()))
         elif envelope.time == RECORD_TIME:
@@ -264,8 +281,8 @@ class _Counted:
     def repeated_ids(self) -> int | None:
         if self._guess.envelope.id is None:
             return None
-        ids = pa.chunked_array(self._ids, pa.string())
-        return len(ids) - len(ids.unique())
+        ids = np.concatenate([np.zeros(0, np.uint64), *self._ids])
+        return len(ids) - len(pa.array(ids).unique())
 
 
 def _at(record: Mapping[str, Any], path: Path) -> Any:

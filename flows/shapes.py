@@ -8,12 +8,13 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 Path = tuple[str, ...]
 DEPTH_MAX = 3
+NO_SCALARS = frozenset(("null", "list", "object"))
 OBJECT_MEMBERS_MAX = 60
 """An object with more different members than this is taken for a map: its members are data, not fields."""
 VALUES_KEPT = 1_000
@@ -67,16 +68,34 @@ class Member:
 def members(records: Iterable[Mapping[str, Any]]) -> dict[Path, Member]:
     """Every member of the records, those of objects within them too, in order of first appearance."""
     found: dict[Path, Member] = {}
+    top: dict[str, _Node] = {}
     for record in records:
-        for path, value in _walk(record, ()):
-            member = found.get(path)
-            if member is None:
-                member = found[path] = Member()
-            kind = kind_of(value)
-            member.kinds[kind] += 1
-            if kind not in ("null", "list", "object") and (value in member.values or not member.has_many_values):
-                member.values[value] += 1
+        _look(record, top, (), found)
     return found
+
+
+@dataclass(slots=True)
+class _Node:
+    """A member, and those within it."""
+
+    member: Member
+    path: Path
+    within: dict[str, _Node] = field(default_factory=dict)
+
+
+def _look(record: Mapping[str, Any], nodes: dict[str, _Node], above: Path, found: dict[Path, Member]) -> None:
+    for name, value in record.items():
+        node = nodes.get(name)
+        if node is None:
+            path = (*above, name)
+            node = nodes[name] = _Node(Member(), path)
+            found[path] = node.member
+        kind, member = kind_of(value), node.member
+        member.kinds[kind] += 1
+        if kind not in NO_SCALARS and (value in member.values or not member.has_many_values):
+            member.values[value] += 1
+        if kind == "object" and len(node.path) < DEPTH_MAX:
+            _look(value, node.within, node.path, found)
 
 
 def leaves(found: Mapping[Path, Member]) -> dict[Path, Member]:
@@ -92,13 +111,6 @@ def leaves(found: Mapping[Path, Member]) -> dict[Path, Member]:
     }
 
 
-def _walk(value: Mapping[str, Any], above: Path) -> Iterator[tuple[Path, Any]]:
-    for name, inner in value.items():
-        yield (*above, name), inner
-        if isinstance(inner, Mapping) and len(above) + 1 < DEPTH_MAX:
-            yield from _walk(inner, (*above, name))
-
-
 def kind_of(value: Any) -> str:
     """The kind of one JSON value."""
     if value is None:
@@ -110,16 +122,17 @@ def kind_of(value: Any) -> str:
     if isinstance(value, float):
         return "float"
     if isinstance(value, str):
-        return "instant" if _is_instant(value) else "date" if _is_date(value) else "text"
-    return "object" if isinstance(value, Mapping) else "list"
+        return _kind_of_text(value)
+    return "object" if isinstance(value, dict) else "list"
 
 
-def _is_instant(text: str) -> bool:
-    return INSTANT.match(text) is not None and _parses(dt.datetime.fromisoformat, text)
-
-
-def _is_date(text: str) -> bool:
-    return DATE.match(text) is not None and _parses(dt.date.fromisoformat, text)
+def _kind_of_text(text: str) -> str:
+    if text[4:5] == "-":  # so do all instants and dates, and few other texts
+        if INSTANT.match(text) and _parses(dt.datetime.fromisoformat, text):
+            return "instant"
+        if DATE.match(text) and _parses(dt.date.fromisoformat, text):
+            return "date"
+    return "text"
 
 
 def _parses(parse: Any, text: str) -> bool:
