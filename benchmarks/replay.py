@@ -32,7 +32,7 @@ from tests.broker.kafka import Broker, jars
 ROOT = Path(__file__).resolve().parent.parent
 ROW_SECONDS_MAX = 3_600
 WARM_UP_EVENTS = 2_000
-WARM_UP_ROWS = ("shapes", "refold", "archive-cold", "archive-warm", "windows", "keys", "keys-warm")
+WARM_UP_ROWS = ("shapes", "refold", "archive-cold", "archive-warm", "windows", "keys", "keys-warm", "inspect", "get")
 BROKER_HEAP_MIB = 512
 
 

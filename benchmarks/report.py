@@ -83,7 +83,7 @@ def line(row: Facts) -> str:
 
 
 def _cells(row: Facts) -> list[str]:
-    is_rate = row["row"] != "start"
+    is_rate = row["row"] not in ("start", "get")
     return [
         row["title"],
         f"{row['events_per_second']:,.0f}" if is_rate else "",
@@ -101,6 +101,8 @@ def _remarks(row: Facts) -> list[str]:
     found, details = [], row["details"]
     if "p50_ms" in details:
         found.append("delay p50 {p50_ms:.0f} ms, p99 {p99_ms:.0f} ms, max {max_ms:.0f} ms".format(**details))
+    if "get_p50_ms" in details:
+        found.append("one takes p50 {get_p50_ms:.1f} ms, p99 {get_p99_ms:.1f} ms".format(**details))
     if lost := row["events"] - row["counted"]:
         found.append(f"{lost / row['events']:.0%} lost as late")
     if "rows" in details:

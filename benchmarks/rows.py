@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.prepare import archive, columns_file, topic_of
+from benchmarks.prepare import ORDERS_A_KEY, archive, columns_file, topic_of
 
 START_ROWS_MAX = 1_000_000
 LIVE_SECONDS = 10
@@ -159,6 +159,23 @@ ROWS = [
         lambda place: [place.archive, place.topic("keys"), "by_customer"],
         TO_COMMIT,
         input="keys",
+        after="keys",
+    ),
+    Row(
+        "inspect",
+        "refold inspect --all, from the broker",
+        "benchmarks.inspecting",
+        lambda place: [place.url, place.topic("orders")],
+        "from opening the log to all that is said of its records; process start and imports are out",
+    ),
+    Row(
+        "get",
+        "one row by its key, a row a customer",
+        "benchmarks.getting",
+        lambda place: [place.archive, place.topic("keys"), str(place.events // ORDERS_A_KEY)],
+        "while 500 rows are looked up, each in the newest snapshot, opened anew; 20 before are not counted",
+        input="keys",
+        is_exact=False,
         after="keys",
     ),
     Row("live-10k", "live, 10,000 events/s", "benchmarks.live", _live(10_000), LIVE, input=""),

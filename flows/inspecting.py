@@ -130,7 +130,9 @@ def _ahead(parts: Iterator[Slice]) -> Iterator[tuple[int, pa.RecordBatch]]:
 
     def read() -> tuple[int, pa.RecordBatch] | None:
         part = next(parts, None)
-        return None if part is None else (part.partition, part.records)  # an embedded log reads when it is asked for them
+        return (
+            None if part is None else (part.partition, part.records)
+        )  # an embedded log reads when it is asked for them
 
     with ThreadPoolExecutor(1) as reading:
         coming = reading.submit(read)
