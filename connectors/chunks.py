@@ -94,10 +94,15 @@ def row_digest(rows: pa.Table) -> str:
     return digest.hexdigest()
 
 
-def parse(data: bytes, chunk: Chunk, schema: pa.Schema, where: str) -> pa.Table:
-    """The rows in the bytes of a chunk's file. Raises ``StoreDamaged`` (naming ``where``) for others."""
+def check_bytes(data: bytes, chunk: Chunk, where: str) -> None:
+    """Raises ``StoreDamaged`` (naming ``where``) for bytes that are not those of the chunk's file."""
     if file_name(data) != chunk.file:
         msg = "a file of the view is not what was written"
         raise StoreDamaged(msg, where=where, do="rebuild the view: its log has everything to make it again")
+
+
+def parse(data: bytes, chunk: Chunk, schema: pa.Schema, where: str) -> pa.Table:
+    """The rows in the bytes of a chunk's file. Raises ``StoreDamaged`` (naming ``where``) for others."""
+    check_bytes(data, chunk, where)
     rows = pq.ParquetFile(pa.BufferReader(data)).read()
     return pa.table([contiguous(column) for column in rows.columns], schema=schema)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from connectors.chunks import key_of
 from connectors.manifest import Chunk, Table
-from connectors.reading import read_chunk
+from connectors.reading import read_bytes
 from schemas.canonical import encode
 from schemas.errors import UsageError
 
@@ -36,9 +38,24 @@ def find_row(table: Table, data: Path, key: Mapping[str, Any]) -> dict[str, Any]
     chunk = _chunk_of(table.chunks, wanted.hex())
     if chunk is None:
         return None
-    rows = read_chunk(data, chunk, schema)
+    rows = _near(read_bytes(data, chunk), schema, {name: key[name] for name in table.primary_key})
     at = pc.index(key_of(rows, table.primary_key), pa.scalar(wanted, pa.binary())).as_py()
     return None if at < 0 else dict(rows.slice(at, 1).to_pylist()[0])
+
+
+def _near(file: bytes, schema: pa.Schema, key: Mapping[str, Any]) -> pa.Table:
+    """The rows that may have the key: Polars leaves out row groups by their statistics, and reads other columns only of what it finds.
+
+    Floats are not asked for: statistics say nothing of NaN.
+    """
+    types = pl.DataFrame(schema.empty_table()).schema
+    asked = [
+        pl.col(name).eq_missing(pl.lit(pl.Series(pa.array([value], schema.field(name).type)).item(), types[name]))
+        for name, value in key.items()
+        if not pa.types.is_floating(schema.field(name).type)
+    ]
+    found = pl.scan_parquet(BytesIO(file)).filter(asked or [True]).collect()
+    return found.to_arrow().select(schema.names).cast(schema)
 
 
 def _encoded(schema: pa.Schema, names: Sequence[str], key: Mapping[str, Any]) -> bytes:

@@ -29,9 +29,20 @@ def load_chunk(store: Path, manifest: Manifest, name: str) -> Callable[[Chunk], 
 
 def read_chunk(data: Path, chunk: Chunk, schema: pa.Schema) -> pa.Table:
     """The rows of a chunk whose file lies in ``data``. Raises ``StoreDamaged`` naming the file."""
+    return chunks.parse(_content(data / chunk.file), chunk, schema, str(data / chunk.file))
+
+
+def read_bytes(data: Path, chunk: Chunk) -> bytes:
+    """The file of a chunk, whole and checked. Raises ``StoreDamaged`` naming it."""
     path = data / chunk.file
+    content = _content(path)
+    chunks.check_bytes(content, chunk, str(path))
+    return content
+
+
+def _content(path: Path) -> bytes:
     try:
-        return chunks.parse(read_file(path), chunk, schema, str(path))
+        return read_file(path)
     except FileNotFoundError as error:
         msg = "a file of the view is missing"
         raise StoreDamaged(msg, where=str(path), do="rebuild the view") from error

@@ -283,8 +283,8 @@ class _Counted:
     def repeated_ids(self) -> int | None:
         if self._guess.envelope.id is None:
             return None
-        ids = np.concatenate([np.zeros(0, np.uint64), *self._ids])
-        return len(ids) - len(pa.array(ids).unique())
+        ids = np.sort(np.concatenate([np.zeros(0, np.uint64), *self._ids]))
+        return int((ids[1:] == ids[:-1]).sum())
 
 
 def _at(record: Mapping[str, Any], path: Path) -> Any:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pyarrow as pa
 import pytest
@@ -14,14 +16,16 @@ from hypothesis import strategies as st
 from pipelines import following, until
 from table_model import flip
 
-from connectors import open_log, open_view
+from connectors import chunks, open_log, open_view
 from connectors.changes import Changes
 from connectors.lookup import find_row, key_values
 from connectors.manifest import TableSpec
 from connectors.table import open_writer
 from flows import Projection, agg, promote, rebuild, run, tumbling
 from schemas import Category, Event
+from schemas.canonical import encode
 from schemas.errors import NotReached, StoreDamaged, UsageError
+from schemas.event import TIMESTAMP
 
 T = datetime(2024, 1, 1, tzinfo=UTC)
 
@@ -56,24 +60,43 @@ def log(tmp_path: Path) -> str:
 # -- one row
 
 
-SCHEMA = pa.schema([("a", pa.int64()), ("b", pa.string()), ("v", pa.float64())])
-KEYS = st.tuples(st.none() | st.integers(-40, 40), st.none() | st.sampled_from(["", "x", "xy", "é"]))
+KINDS: dict[str, tuple[pa.DataType, st.SearchStrategy[Any]]] = {
+    "number": (pa.int64(), st.integers(-40, 40)),
+    "text": (pa.string(), st.sampled_from(["", "x", "xy", "é", "\U0010ffff"])),
+    "instant": (TIMESTAMP, st.integers(-9, 9).map(lambda second: T + timedelta(seconds=second, microseconds=1))),
+    "day": (pa.date32(), st.integers(-9, 9).map(lambda day: (T + timedelta(days=day)).date())),
+    "flag": (pa.bool_(), st.booleans()),
+    "real": (pa.float64(), st.sampled_from([0.5, 0.0, -0.0, float("inf"), float("nan")])),
+    "money": (pa.decimal128(38, 2), st.integers(-9, 9).map(lambda cents: Decimal(cents) / 100)),
+}
 
 
-@given(st.dictionaries(KEYS, st.floats(allow_nan=False), max_size=120), st.lists(KEYS, max_size=20))
-@settings(max_examples=25)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("chunk_rows", [4, 1024])
+@given(data=st.data())
+@settings(max_examples=15, deadline=None)
 def test_a_row_is_found_where_it_is_and_not_where_it_is_not(
-    tmp_path_factory: pytest.TempPathFactory, rows: dict[Any, float], others: list[Any]
+    tmp_path_factory: pytest.TempPathFactory, kind: str, chunk_rows: int, data: st.DataObject
 ) -> None:
-    """Over many small chunks."""
+    """Over many small chunks, and over one of many row groups."""
     store = tmp_path_factory.mktemp("store")
-    spec = TableSpec("rows", SCHEMA, ("a", "b"), chunk_rows=4)
-    made = pa.Table.from_pylist([{"a": a, "b": b, "v": v} for (a, b), v in rows.items()], SCHEMA)
-    with open_writer(store, "view", 1, [spec]) as writer:
+    schema = pa.schema([("a", KINDS[kind][0]), ("b", pa.string()), ("v", pa.int64())])
+    spec = TableSpec("rows", schema, ("a", "b"), chunk_rows=chunk_rows)
+    one = st.tuples(st.none() | KINDS[kind][1], st.none() | KINDS["text"][1])
+
+    def same(key: Any) -> Any:
+        """Keys that are one: as their encoding says."""
+        columns = [pa.array([value], of) for value, of in zip(key, (KINDS[kind][0], pa.string()), strict=True)]
+        return encode(columns)[0].as_py()
+
+    rows = {same(key): key for key in data.draw(st.lists(one, max_size=60))}
+    made = pa.Table.from_pylist([{"a": a, "b": b, "v": v} for v, (a, b) in enumerate(rows.values())], schema)
+    with mock.patch.dict(chunks.WRITER, {"row_group_size": 3}), open_writer(store, "view", 1, [spec]) as writer:
         table = writer.commit({"rows": Changes(made)}, {"cut": {"t": [1]}}).tables["rows"]
-    for a, b in [*rows, *others]:
+    places = {key: v for v, key in enumerate(rows)}
+    for a, b in [*rows.values(), *data.draw(st.lists(one, max_size=20))]:
         found = find_row(table, store / "view/v1/data", key_values(table, [a], {"b": b}))
-        assert found == ({"a": a, "b": b, "v": rows[(a, b)]} if (a, b) in rows else None)
+        assert (found and found["v"]) == places.get(same((a, b))), (a, b)
 
 
 def test_a_key_may_be_said_in_order_or_by_name(log: str, tmp_path: Path) -> None:
