@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 LATE, DEAD_LETTERS = "late", "dead_letters"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class View:
     """One snapshot of a view. ``path``: its directory, free of symbolic links, one Parquet file a chunk."""
 
@@ -95,6 +95,16 @@ class View:
             threading.Event().wait(WAIT_S)
             view = open_view(store, self.name, version)
         return view
+
+    def __repr__(self) -> str:
+        from connectors.showing import line
+
+        return line(self)
+
+    def _repr_html_(self) -> str:
+        from connectors.showing import html
+
+        return html(self)
 
     def late(self) -> pl.LazyFrame:
         """Events that came too late for a window of theirs, one row for each; a frame without columns when the view keeps none."""

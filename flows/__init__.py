@@ -3,6 +3,7 @@
     from flows import Projection, agg, tumbling, hopping, session, calendar, as_of, interval_join, in_order, stream
     from flows import dataflow, run, rebuild, verify, repair, promote, rollback, diff, doctor
     from flows import State, python_fold                          for folds in Python
+    from flows import Meter, shown                                to show how far a job is
 
 Names are loaded on first use, so that ``refold --help`` and queries stay quick.
 """
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from flows import agg
     from flows.calendars import calendar
     from flows.diffing import diff
+    from flows.display import Meter, shown
     from flows.doctor import doctor
     from flows.joins import as_of, in_order, interval_join, stream
     from flows.projection import Projection
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from flows.windows import hopping, session, tumbling
 
 __all__ = [
+    "Meter",
     "Projection",
     "State",
     "Verification",
@@ -46,12 +49,14 @@ __all__ = [
     "rollback",
     "run",
     "session",
+    "shown",
     "stream",
     "tumbling",
     "verify",
 ]
 
 _HOMES = {
+    "Meter": "flows.display",
     "Projection": "flows.projection",
     "State": "flows.python_folds",
     "Verification": "flows.verification",
@@ -67,6 +72,7 @@ _HOMES = {
     "repair": "flows.repairing",
     "rollback": "flows.promoting",
     "session": "flows.windows",
+    "shown": "flows.display",
     "stream": "flows.joins",
     "tumbling": "flows.windows",
     "verify": "flows.verification",

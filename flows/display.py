@@ -1,12 +1,18 @@
-"""What a person sees while a job works: a bar on a terminal, a plain line now and then elsewhere."""
+"""What a person sees while a job works: a bar on a terminal and in a notebook, a plain line now and then elsewhere.
+
+with shown(Meter("Rebuild")) as meter:
+    rebuild(revenue, watch=meter.watch)
+"""
 
 from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from html import escape
+from importlib import import_module
 from typing import Protocol
 
 from connectors.clock import monotonic
@@ -73,6 +79,12 @@ class Meter:
         held = throttle.words if throttle else ""
         return f"{self.title}  {done:,}{share} events  {rate / 1e6:.2f} M/s  {self.seconds:.1f} s{left}{held and f'  {held}'}"
 
+    def html(self) -> str:
+        """A bar and the line, for a notebook."""
+        done, whole = self.counts
+        bar = f'<progress value="{done}" max="{max(whole, 1)}"></progress> ' if whole is not None else ""
+        return f"<div>{bar}{escape(self.line())}</div>"
+
 
 @contextmanager
 def shown(meter: Meter) -> Iterator[Meter]:
@@ -81,7 +93,7 @@ def shown(meter: Meter) -> Iterator[Meter]:
         yield meter
         return
     over = threading.Event()
-    show = _bar if sys.stderr.isatty() else _lines
+    show = _in_cell() or (_bar if sys.stderr.isatty() else _lines)
     thread = threading.Thread(target=show, args=(meter, over), daemon=True)
     thread.start()
     try:
@@ -97,6 +109,24 @@ def _lines(meter: Meter, over: threading.Event) -> None:
         is_over = over.wait(PLAIN_S)
         if meter.job is not None:  # nothing may have to be read at all
             print(meter.line(), file=sys.stderr, flush=True)
+
+
+def _in_cell() -> Callable[[Meter, threading.Event], None] | None:
+    """In a notebook: a place in the cell that runs, made now, and what keeps it up to date."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    if getattr(shell, "kernel", None) is None:
+        return None
+    display = import_module("IPython.display")
+    place = display.display(display.HTML(""), display_id=True)
+
+    def show(meter: Meter, over: threading.Event) -> None:
+        is_over = False
+        while not is_over:
+            is_over = over.wait(REFRESH_S)
+            place.update(display.HTML(meter.html()))
+
+    return show
 
 
 def _bar(meter: Meter, over: threading.Event) -> None:

@@ -54,6 +54,16 @@ def test_what_a_view_knows_of_itself(tmp_path: Path) -> None:
     assert is_whole(view.scan().collect())
 
 
+def test_a_view_shows_itself(tmp_path: Path) -> None:
+    commit_rounds(tmp_path, 1, 4)
+    view = open_view(tmp_path, "view")
+    digest = f"{view.digest[:4]}…{view.digest[-4:]}"
+    assert repr(view) == f"<View view@1: 103 rows at orders[0:3], commit 3, digest {digest}>"
+    shown = view._repr_html_()
+    assert "<b>view@1</b> 103 rows at orders[0:3], commit 3" in shown and view.digest in shown
+    assert shown.count("<tr>") == 2 + 10, "names, types, and the first rows"
+
+
 def test_a_view_stays_as_it_was_opened(tmp_path: Path) -> None:
     commit_rounds(tmp_path, 1, 2)
     view = open_view(str(tmp_path), "view")
