@@ -22,6 +22,7 @@ __all__ = ["Meter", "cut_text", "instant", "shown"]
 
 REFRESH_S = 0.2
 PLAIN_S = 5.0
+COMPILING = "(compiling kernels: once for an installation)"
 
 
 class Watched(Protocol):
@@ -76,7 +77,7 @@ class Meter:
         left = f", {max(whole - done, 0) / rate:,.0f} s left" if whole and rate and done < whole else ""
         share = f" of {whole:,}" if whole is not None else ""
         throttle = getattr(self.job, "throttle", None)
-        held = throttle.words if throttle else ""
+        held = COMPILING if _is_compiling() else throttle.words if throttle else ""
         return f"{self.title}  {done:,}{share} events  {rate / 1e6:.2f} M/s  {self.seconds:.1f} s{left}{held and f'  {held}'}"
 
     def html(self) -> str:
@@ -84,6 +85,12 @@ class Meter:
         done, whole = self.counts
         bar = f'<progress value="{done}" max="{max(whole, 1)}"></progress> ' if whole is not None else ""
         return f"<div>{bar}{escape(self.line())}</div>"
+
+
+def _is_compiling() -> bool:
+    """Kernels load when a job begins, not for its display."""
+    compiled = sys.modules.get("schemas.compiled")
+    return compiled is not None and compiled.is_compiling()
 
 
 @contextmanager

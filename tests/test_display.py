@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from unittest import mock
 
+import numba as nb
 import pytest
 from pipelines import flights_log
 
 from flows import Meter, rebuild, run, shown
 from flows.flights import departures_by_hour
+from schemas.compiled import is_compiling
 
 
 @dataclass
@@ -38,3 +41,19 @@ def test_a_job_is_shown_from_python(tmp_path: Path, capsys: pytest.CaptureFixtur
         rebuild(departures_by_hour, log=log, store=tmp_path, watch=meter.watch)
     done, whole = meter.counts
     assert done == whole and f"Rebuild  {done:,} of {done:,} events" in capsys.readouterr().err
+
+
+def test_what_is_compiled_is_said() -> None:
+    meter = Meter("Fold")
+    meter.watch(Job())
+    assert not is_compiling() and "compiling" not in meter.line()
+    said = []
+
+    @nb.njit
+    def fresh(n: int) -> int:
+        return n + 1
+
+    with mock.patch.object(fresh._compiler, "compile", lambda *a: (said.append(meter.line()), compiled(*a))[1]):
+        compiled = type(fresh._compiler).compile.__get__(fresh._compiler)
+        assert fresh(1) == 2
+    assert said and said[0].endswith("(compiling kernels: once for an installation)") and not is_compiling()

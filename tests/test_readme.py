@@ -49,10 +49,16 @@ def normal(text: str, here: Path) -> str:
     text = re.sub(r"snapshots/\d{10}", "snapshots/N", text)  # how many commits it took depends on the pace
     lines = [line.rstrip() for line in text.splitlines()]
     # A slow machine prints progress more than once; the last line of each meter is the one shown.
-    lines = [line for line in lines if not re.search(r"T s, [\d,]+ s left$", line)]
+    lines = [line for line in lines if not _is_on_the_way(line)]
     # Or it says twice that all has been read: before the last commit, and after it.
     shown = [line for before, line in pairwise(["", *lines]) if not (line == before and " M/s " in line)]
     return "\n".join(shown).rstrip()
+
+
+def _is_on_the_way(line: str) -> bool:
+    """Of a meter that has not come to its end, or is still told that kernels are being compiled."""
+    counts = re.search(r" ([\d,]+) of ([\d,]+) events  R M/s", line)
+    return counts is not None and (counts[1] != counts[2] or "(compiling" in line)
 
 
 @pytest.fixture(scope="module")
