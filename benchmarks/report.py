@@ -1,4 +1,4 @@
-"""The table of a run as text, and into the README.
+"""The table of a run as text, and into docs/numbers.md.
 
     python -m benchmarks.report [RESULT.json] [--write]
 
@@ -17,7 +17,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "build" / "bench"
-README = ROOT / "README.md"
+NUMBERS = ROOT / "docs/numbers.md"
 BEGIN, END = "<!-- bench -->", "<!-- /bench -->"
 MIB = 1 << 20
 HEAD = ["", "events/s", "events", "seconds", "CPU s", "peak MiB", "cores free", "fixed work", ""]
@@ -43,19 +43,20 @@ def main() -> int:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description="Show the table of a run.")
     parser.add_argument("result", nargs="?", type=Path, metavar="RESULT.json", help="default: the newest")
-    parser.add_argument("--write", action="store_true", help="put it into README.md")
+    parser.add_argument("--write", action="store_true", help="put it into docs/numbers.md")
     return parser.parse_args()
 
 
 def _write(text: str) -> int:
-    readme = README.read_text()
+    readme = NUMBERS.read_text()
     if readme.count(BEGIN) != 1 or readme.count(END) != 1:
         print(
-            f"error: README.md has no place for the table\n  do      add the lines {BEGIN} and {END}", file=sys.stderr
+            f"error: docs/numbers.md has no place for the table\n  do      add the lines {BEGIN} and {END}",
+            file=sys.stderr,
         )
         return 2
     between = re.compile(re.escape(BEGIN) + r".*" + re.escape(END), re.S)
-    README.write_text(between.sub(lambda _: f"{BEGIN}\n{text}\n{END}", readme))
+    NUMBERS.write_text(between.sub(lambda _: f"{BEGIN}\n{text}\n{END}", readme))
     return 0
 
 

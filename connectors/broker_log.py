@@ -6,7 +6,6 @@ again is asked until the time-out, not longer. Must not know: the client library
 
 from __future__ import annotations
 
-import difflib
 import threading
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
@@ -21,8 +20,10 @@ from connectors.broker_reader import BrokerReader, Source
 from connectors.log import DEFAULT_PARTITIONS, CategoryInfo
 from connectors.producers_seen import records_without_producer_id
 from connectors.producing import Producer
+from connectors.reach import why_silent
 from connectors.topic_settings import TopicSettings
 from schemas.errors import LogError, LogUnreachable, UnknownCategory
+from schemas.hints import meant
 
 RETRY_SECONDS = 0.1
 
@@ -101,17 +102,18 @@ class BrokerLog(Appending):
         while True:
             try:
                 return ask()
-            except LogUnreachable:
+            except LogUnreachable as error:
                 if clock.monotonic() > deadline:
-                    raise
+                    raise LogUnreachable(error.what, where=error.where, why=self._why(error), do=error.do) from error
             pause()
+
+    def _why(self, error: LogUnreachable) -> str:
+        return why_silent(self.addresses, f"it takes connections, and does not answer in time ({error.why})")
 
     def unknown(self, category: str) -> UnknownCategory:
         """The error for a category that is not there, with those that have a similar name."""
         there = self.categories()
-        close = difflib.get_close_matches(category, there, n=3)
-        known = ", ".join(there[:8]) or "none"
-        do = f"did you mean {' or '.join(close)}?" if close else f"check the name; categories there: {known}"
+        do = meant(category, there, f"check the name; categories there: {', '.join(there[:8]) or 'none'}")
         return UnknownCategory(f"there is no category {category} in the log", where=self.url, do=do)
 
     def _described_or_created(self, category: str) -> CategoryInfo:

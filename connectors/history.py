@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from connectors.generation import Generation, Version
 from connectors.manifest import Manifest
-from connectors.points import Ago, AtCut, AtTime, Commit, Point, cut_text, instant_text
+from connectors.points import Ago, AtCut, AtTime, Commit, Point, cut_text, instant_text, shown
 from schemas.errors import StoreDamaged, UnknownView
 
 BEFORE_ALL = -(2**63)
@@ -127,7 +127,7 @@ def _not_retained(home: Version, generations: list[Generation], point: Point) ->
         kept = "none that can be read"
     return UnknownView(
         f"no snapshot of view {title} is kept at {_said(point)}",
-        where=f"{home.path}: {kept}",
+        where=f"{shown(home.path)}: {kept}",
         why="a snapshot that was superseded stays for the grace period, and for what `refold retain` says",
         do=f"fold to that cut into a store of its own:  refold rebuild {title} --until CUT --into DIR",
     )

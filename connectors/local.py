@@ -36,6 +36,7 @@ from connectors.log import DEFAULT_PARTITIONS, CategoryInfo
 from connectors.partition_files import PartitionFiles, unreadable
 from connectors.partitioner import partition_of
 from schemas.errors import LogChanged, LogError, LogGap, UnknownCategory, UsageError
+from schemas.hints import meant
 
 FORMAT, ARCHIVE_FORMAT = 1, 2
 
@@ -255,8 +256,16 @@ class LocalLog(Appending):
             return description
         if self._has_records(category):
             raise self._headless(category)
-        known = ", ".join(self.categories()) or "none"
-        raise UnknownCategory(f"no category {category}", where=self.url, do=f"choose one of those there are: {known}")
+        raise self._unknown(category)
+
+    def _unknown(self, category: str) -> UnknownCategory:
+        known = self.categories()
+        if not known:
+            what = "there is no log" if not self._directory.exists() else "the log holds no category yet"
+            do = "name another with --log or REFOLD_LOG (a broker: redpanda://host:9092), or append to it"
+            return UnknownCategory(what, where=self.url, do=do)
+        do = meant(category, known, f"choose one of those there are: {', '.join(known)}")
+        return UnknownCategory(f"no category {category}", where=self.url, do=do)
 
     def _description(self, category: str) -> _Description | None:
         """None when there is no such category. Raises ``LogError`` when its file is damaged or of another format."""

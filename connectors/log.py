@@ -10,12 +10,15 @@ inside a record's value, and nothing above here touches records one by one.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import pyarrow as pa
+
+from schemas.errors import UsageError
 
 if TYPE_CHECKING:
     from connectors.topic_settings import TopicSettings
@@ -174,6 +177,12 @@ class Log(Protocol):
 BROKER_SCHEMES = ("redpanda", "kafka")
 
 
+_ADDRESS = re.compile(r"[\w.-]+:\d+(,[\w.-]+:\d+)*")
+"""Of a broker whose scheme was forgotten."""
+_BROKEN = re.compile(rf"({'|'.join(BROKER_SCHEMES)}):/?(?!/)")
+"""A scheme without its slashes."""
+
+
 def open_log(url: str, archive: str | Path | None = None) -> Log:
     """``redpanda://host:9092[,host:port...]`` (``kafka://`` is the same) or the path of an embedded log's directory.
 
@@ -184,13 +193,14 @@ def open_log(url: str, archive: str | Path | None = None) -> Log:
 
         return HybridLog(open_log(url), archive)
     scheme, separator, rest = url.partition("://")
+    if (not separator and _ADDRESS.fullmatch(url) and not Path(url).exists()) or _BROKEN.match(url):
+        msg = f"no address of a log: {url}"
+        raise UsageError(msg, do="write redpanda://host:9092, or ./ before the path of a directory")
     if separator and scheme in BROKER_SCHEMES:
         from connectors.redpanda import RedpandaLog
 
         return RedpandaLog(rest)
     if separator:
-        from schemas.errors import UsageError
-
         msg = f"a log of an unknown kind: {scheme}://"
         raise UsageError(msg, do="use redpanda://host:9092, kafka://host:9092 or the path of a directory")
     from connectors.local import LocalLog

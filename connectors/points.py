@@ -15,6 +15,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 from connectors.manifest import Cut
 from schemas.errors import UsageError
@@ -116,6 +117,12 @@ def cut_text(cut: Cut) -> str:
     return " ".join(
         f"{name}[{' '.join(f'{p}:{at:,}' for p, at in enumerate(offsets))}]" for name, offsets in cut.items()
     )
+
+
+def shown(path: Path) -> str:
+    """A path as it is told: relative to where one stands, when it is below."""
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 
 
 def instant_text(us: int) -> str:

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from connectors import fs
 from connectors.generation import VIEW_NAME
-from schemas.errors import StoreDamaged, StoreError, UnknownView, UsageError
+from connectors.unknown import unknown_view
+from schemas.errors import StoreDamaged, StoreError, UsageError
 
 NAME = "retention.json"
 SNAPSHOTS_MAX = 10_000
@@ -83,7 +84,7 @@ def write_retention(store: Path, view: str, policy: Retention) -> None:
     """Raises ``UnknownView``, ``StoreError``."""
     directory = store / view
     if not VIEW_NAME.fullmatch(view) or not directory.is_dir():
-        raise UnknownView(f"no view {view!r}", where=f"store {store}", do="see which there are:  refold views")
+        raise unknown_view(store, view)
     try:
         fs.write_file(directory / NAME, json.dumps(asdict(policy), sort_keys=True).encode() + b"\n")
     except OSError as error:

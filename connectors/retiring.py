@@ -15,7 +15,8 @@ from connectors import fs
 from connectors.clock import now_ms
 from connectors.generation import Version, failed, versions_of
 from connectors.switching import forget
-from schemas.errors import StoreLocked, UnknownView, UsageError
+from connectors.unknown import unknown_view
+from schemas.errors import StoreLocked, UsageError
 
 
 def retire(store: Path, view: str, version: int, grace_s: float) -> bool:
@@ -25,8 +26,7 @@ def retire(store: Path, view: str, version: int, grace_s: float) -> bool:
     """
     home = Version.of(store, view, version)
     if not home.path.is_dir():
-        msg = f"no version {version} of view {view!r}"
-        raise UnknownView(msg, where=f"store {store}", do="see which there are:  refold views")
+        raise unknown_view(store, view, version)
     try:
         with fs.locked(home.view_lock), fs.locked(home.lock), ExitStack() as held:
             if home.is_current():

@@ -16,6 +16,7 @@ from pathlib import Path
 from connectors import fs
 from connectors.generation import Generation, Version, current_version, failed
 from connectors.manifest import Cut, Manifest
+from connectors.unknown import unknown_view
 from schemas.errors import StoreDamaged, UnknownView, UsageError
 
 HISTORY = "promotions.json"
@@ -81,7 +82,7 @@ def rollback(store: Path, view: str) -> Switch:
     """
     home = Version.of(store, view, 1)
     if not home.path.parent.is_dir():
-        raise UnknownView(f"no view {view!r}", where=f"store {store}", do="see which there are:  refold views")
+        raise unknown_view(store, view)
     try:
         with fs.locked(home.view_lock):
             return _roll_back(home)
@@ -122,6 +123,8 @@ def _committed(store: Path, view: str, version: int) -> Version:
     if home.retired.exists():
         msg = f"version {version} of view {view!r} was retired"
         raise UnknownView(msg, where=str(home.path), do="promote another one; see which there are:  refold views")
+    if not home.path.parent.is_dir():
+        raise unknown_view(store, view)
     if home.live() is None:
         msg = f"version {version} of view {view!r} has never been committed"
         raise UnknownView(msg, where=str(home.path), do=f"fold it first:  refold rebuild {view}@{version}")

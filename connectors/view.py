@@ -23,6 +23,7 @@ from connectors.generation import VIEW_NAME, Generation, Version, current_versio
 from connectors.history import find
 from connectors.manifest import ROWS, Cut, Manifest, Table
 from connectors.points import Point, point
+from connectors.unknown import unknown_view
 from schemas.errors import NotReached, StoreDamaged, UnknownView, UsageError
 
 if TYPE_CHECKING:
@@ -175,7 +176,7 @@ def at_point(view: View, wanted: Point) -> View:
 
 def _newest(store: str | Path, name: str, version: int | None) -> View:
     if not VIEW_NAME.fullmatch(name):
-        raise _unknown(store, name, version)
+        raise unknown_view(store, name, version)
     if version is not None and (home := Version.of(Path(store), name, version)).retired.exists():
         msg = f"version {version} of view {name!r} was retired"
         raise UnknownView(msg, where=str(home.path), do=f"read the version that serves:  {name}")
@@ -210,7 +211,7 @@ def _may_be_on_the_way(home: Path) -> bool:
 def _no_snapshot(store: str | Path, name: str, version: int | None, link: Path) -> UnknownView | StoreDamaged:
     home = Path(store) / name
     if not _is_committed(home, version):
-        return _unknown(store, name, version)
+        return unknown_view(store, name, version)
     if not _is_shown(home):
         msg = f"the first commit of view {name!r} is not finished"
         why = "it is being made, was interrupted, or the links that lead to it were removed"
@@ -246,13 +247,6 @@ def _broken_link(link: Path) -> StoreDamaged:
     what = "leads nowhere" if link.is_symlink() else "is missing"
     name = link.parent.name if link.name == "current" else f"{link.parents[1].name}@{link.parent.name[1:]}"
     return StoreDamaged(f"the link to the newest snapshot {what}", where=str(link), do=f"refold repair {name}")
-
-
-def _unknown(store: str | Path, name: str, version: int | None) -> UnknownView:
-    known = ", ".join(f"{v.name}@{n}" for v in list_views(store) for n in v.versions)
-    msg = f"no view {name!r}" + ("" if version is None else f" of version {version}")
-    do = f"it knows {known}" if known else "it holds no view yet: refold run"
-    return UnknownView(msg, where=f"store {store}", do=do)
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,7 +315,7 @@ def _newest_shown(store: str | Path, view: str, version: int) -> View:
     live = Version.of(Path(store), view, version).live()
     seen = (live.snapshots() or live.sequence()) if live else []
     if live is None or not seen:
-        raise _unknown(store, view, version)
+        raise unknown_view(store, view, version)
     return _at(view, live.snapshot_path(seen[-1]))
 
 

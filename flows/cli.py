@@ -26,7 +26,7 @@ from flows import (
 )
 from flows.cli_options import options, picked
 from flows.stopping import stop_on_signals
-from schemas.errors import RefoldError
+from schemas.errors import RefoldError, UsageError
 
 OVERVIEW = """\
 refold keeps tables that follow event streams, and can prove that they are right.
@@ -61,7 +61,7 @@ def run_cli() -> NoReturn:
         print(error.format_message())
         sys.exit(0)
     except click.ClickException as error:
-        error.show()
+        print(f"error: {_wrong_call(error)}", file=sys.stderr)
         sys.exit(2)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(0)
@@ -73,6 +73,16 @@ def run_cli() -> NoReturn:
             traceback.print_exc()
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+
+
+def _wrong_call(error: click.ClickException) -> UsageError:
+    """What the parser says, as refold says it."""
+    told = error.format_message().replace("valid integer range", "whole number").replace("valid float range", "number")
+    what, _, hint = told.replace("(Did you mean", "Did you mean").partition(" Did you mean ")
+    context = getattr(error, "ctx", None)
+    usage = f"see  {context.command_path if context else 'refold'} --help"
+    do = f"did you mean {hint.rstrip(')?').replace('one of: ', '').replace(', ', ' or ')}?\n{usage}" if hint else usage
+    return UsageError(what[:1].lower() + what[1:].rstrip("."), do=do)
 
 
 def _read_env_file(path: Path) -> None:

@@ -184,10 +184,13 @@ def retain(view: str, store: str, snapshots: int | None, age: str | None, every:
     Ages are wall-clock time. What is not said is as if never said: `refold retain VIEW --snapshots 1` keeps nothing.
     """
     from connectors.retention import Retention, read_retention, write_retention
+    from connectors.unknown import unknown_view
 
     name, _ = view_name(view)
     if snapshots is not None or age or every:
         write_retention(Path(store), name, Retention(snapshots or 1, _seconds(age), _seconds(every)))
+    elif not (Path(store) / name).is_dir():
+        raise unknown_view(store, name)
     policy = read_retention(Path(store) / name)
     if as_json:
         print_json({"view": name, **asdict(policy)})
@@ -244,6 +247,8 @@ def collect(views: tuple[str, ...], store: str, dry_run: bool, grace: str, as_js
     if as_json:
         print_json(told)
         return
+    if not told:
+        click.echo(f"no views in {store}: nothing to remove")
     would = "would remove" if dry_run else "removed"
     for one in told:
         title = f"{one['view']}@{one['version']}"

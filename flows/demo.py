@@ -27,6 +27,9 @@ QUERY = "SELECT origin, sum(departures) AS n, sum(very_late) AS late FROM depart
 
 def demo(url: str | None, directory: Path, days: int, workers: int | None, say: Say) -> bool:
     """Everything in ``directory`` (emptied first), or against a broker in a topic of its own. True: all as promised."""
+    if url is not None:
+        with open_log(url) as reached:
+            reached.categories()  # before anything is removed
     shutil.rmtree(directory, ignore_errors=True)
     store, log = directory / "store", url or str(directory / "log")
     views = VIEWS if url is None else _in_topic(f"flights-demo-{now_ms()}")

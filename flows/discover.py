@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import os
 import pkgutil
@@ -14,6 +13,7 @@ import flows
 from flows.projection import Projection
 from schemas import Category
 from schemas.errors import UsageError
+from schemas.hints import meant
 
 ENGINE_ROOM = frozenset(
     (
@@ -75,9 +75,8 @@ def category_named(name: str, modules: Sequence[str] = ()) -> Category:
                     )
     if name in found:
         return found[name]
-    close = difflib.get_close_matches(name, found, n=3)
-    do = f"did you mean {' or '.join(close)}?" if close else f"declared are {', '.join(sorted(found)) or 'none'}"
-    raise UsageError(f"no code declares a category `{name}`", do=f"{do}; name the module that does:  --flows MODULE")
+    do = meant(name, found, f"declared are {', '.join(sorted(found)) or 'none'}")
+    raise UsageError(f"no code declares a category `{name}`", do=f"{do}\nor name the module that does:  --flows MODULE")
 
 
 def _modules(named: Sequence[str]) -> Iterable[ModuleType]:
@@ -119,9 +118,8 @@ def _pick(name: str, known: dict[str, Projection]) -> Projection:
     versions = [projection for projection in known.values() if projection.name == name]
     if versions:
         return max(versions, key=lambda projection: projection.version)
-    titles = [*known, *{projection.name for projection in known.values()}]
-    close = difflib.get_close_matches(name, titles, 1)
-    hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(sorted(known)) or 'none'}"
+    titles = known if "@" in name else {projection.name for projection in known.values()}
+    hint = meant(name, titles, f"known are {', '.join(sorted(known)) or 'none'}")
     raise UsageError(
         f"there is no projection `{name}`",
         do=f"{hint}\nprojections are found in the package `flows` and in --flows MODULE",

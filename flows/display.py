@@ -50,6 +50,7 @@ class Meter:
 
     def __post_init__(self) -> None:
         self.job: Watched | None = None
+        self.is_told = False
         self.began = monotonic()
 
     def watch(self, job: Watched) -> None:
@@ -105,6 +106,9 @@ def shown(meter: Meter) -> Iterator[Meter]:
     thread.start()
     try:
         yield meter
+    except Exception:
+        meter.is_told = meter.counts[0] == 0  # nothing was done: the error says all
+        raise
     finally:
         over.set()
         thread.join()
@@ -114,7 +118,7 @@ def _lines(meter: Meter, over: threading.Event) -> None:
     is_over = False
     while not is_over:
         is_over = over.wait(PLAIN_S)
-        if meter.job is not None:  # nothing may have to be read at all
+        if meter.job is not None and not meter.is_told:  # nothing may have to be read at all
             print(meter.line(), file=sys.stderr, flush=True)
 
 

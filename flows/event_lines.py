@@ -9,7 +9,6 @@ instant is RFC 3339 text or whole milliseconds since the epoch.
 from __future__ import annotations
 
 import datetime as dt
-import difflib
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,6 +19,7 @@ import pyarrow as pa
 from schemas import Category, Event
 from schemas.errors import UsageError
 from schemas.event import ENVELOPE_FIELDS, TIMESTAMP, Field
+from schemas.hints import meant
 
 
 def events_of(category: Category, lines: Iterable[str]) -> Iterator[tuple[int, Event]]:
@@ -54,8 +54,7 @@ def _type(category: Category, name: Any, where: str) -> type[Event]:
 
 
 def _hint(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, [*known], n=1)
-    return f"did you mean {close[0]}?" if close else f"give one of {', '.join(known)}"
+    return meant(name, [*known], f"give one of {', '.join(known)}")
 
 
 def _envelope(said: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -55,9 +55,15 @@ def write_view(view: str, found: Inspection, homes: Homes) -> list[Path]:
             raise UsageError("there is such a file already", where=str(path), do="choose another name")
     texts = {homes.events: python(found), homes.view: _view(view, found, homes), homes.test: _test(view, found, homes)}
     written = [path for path in texts if not path.exists()]
-    for path in written:
-        fs.make_dir(path.parent)
-        fs.write_file(path, texts[path].encode())
+    try:
+        for path in written:
+            fs.make_dir(path.parent)
+            fs.write_file(path, texts[path].encode())
+    except OSError as error:
+        msg = "the files cannot be written"
+        raise UsageError(
+            msg, where=str(homes.view.parent), why=str(error.strerror), do="choose another --into"
+        ) from error
     return written
 
 

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from connectors.manifest import ROWS
+from connectors.unknown import unknown_view
 from connectors.view import DEAD_LETTERS, LATE, at_point, check_table, list_views, open_view
 from schemas.errors import UsageError
+from schemas.hints import meant
 
 if TYPE_CHECKING:
     import polars as pl
@@ -33,10 +35,12 @@ def query(store: Path, sql: str, as_of: Point | None = None) -> pl.DataFrame:
     tables = {
         table: frame for name, asked in named.items() if asked for table, frame in _tables(store, name, asked, as_of)
     }
+    if not known:
+        raise unknown_view(store, "")
     if not tables:
-        raise UsageError(
-            "the query names no view", where=str(store), do=f"views here: {', '.join(known) or 'none yet'}"
-        )
+        asked_for = re.search(r"\bfrom\s+(\w+)", sql, re.IGNORECASE)
+        do = meant(asked_for[1] if asked_for else "", known, f"views here: {', '.join(known) or 'none yet'}")
+        raise UsageError("the query names no view", where=str(store), do=do)
     context = pl.SQLContext(tables)
     try:
         return context.execute(_with_select(sql), eager=True)

@@ -330,8 +330,8 @@ def _check_cut(projection: Projection, cut: Cut, log: Log | str | None) -> None:
         ends = {category.name: opened.describe(category.name).ends for category in projection.categories}
     finally:
         opened.close()
-    known = {name: f"{len(offsets)} partitions" for name, offsets in ends.items()}
     if {name: len(offsets) for name, offsets in cut.items()} != {name: len(offsets) for name, offsets in ends.items()}:
+        known = ", ".join(f"the {len(offsets)} partitions of {name}" for name, offsets in ends.items())
         raise UsageError(f"a cut of {projection.title} names {known}", do="give one next offset for each partition")
     for name, offsets in cut.items():
         for partition, (asked, end) in enumerate(zip(offsets, ends[name], strict=True)):

@@ -21,7 +21,7 @@ import pipelines
 import pytest
 from broker.kafka import Broker
 from kafka import KafkaProducer
-from pipelines import NAMES, append, command, events, in_topic, started, until
+from pipelines import NAMES, append, command, events, finish, in_topic, started, until
 from test_cluster import Process, children
 from test_crash import count_files, lots, read, went
 
@@ -153,6 +153,28 @@ def test_a_signal_ends_commands_that_wait_for_a_dead_broker(
     broker_process.start()
     append(log, events().slice(6000), name)
     run(in_topic(name), log=log, store=store, until="end")
+    assert pipelines.digests(store) == pipelines.digests_of_all()
+
+
+def test_a_run_whose_broker_stays_away_says_so_and_the_next_start_goes_on(
+    broker_process: Broker, tmp_path: Path
+) -> None:
+    log, store = f"redpanda://{broker_process.address}", tmp_path / "store"
+    append(log, events().slice(0, 6000))
+    follow_them = command("run", *NAMES, "--log", log, "--store", store, "--quiet")
+    with started(follow_them, REFOLD_BROKER_TIMEOUT="1") as following:
+        until(lambda: all(read(store, view) == 6000 for view in NAMES), following)
+        broker_process.kill()
+        _, err = following.communicate(timeout=pipelines.PATIENCE_SECONDS)
+    assert following.returncode == 3, err
+    assert err.endswith(
+        f"error: the broker does not answer\n  where   {log}\n  why     nothing listens there (connection refused)\n"
+        "  do      see whether it runs, then try again\n"
+    ), err
+    broker_process.start()
+    append(log, events().slice(6000))
+    said = finish([*follow_them, "--until", "end"])
+    assert said.code == 0, said
     assert pipelines.digests(store) == pipelines.digests_of_all()
 
 

@@ -115,7 +115,7 @@ def test_what_is_written_works_at_once(tmp_path: Path) -> None:
     [
         (("moves", "--category", "things"), 2, "such a file already"),
         (("Moves!", "--category", "things"), 2, "no name of a view"),
-        (("other", "--category", "thing"), 3, "there are: things"),
+        (("other", "--category", "thing"), 3, "did you mean things?"),
     ],
 )
 def test_nothing_is_overwritten_and_mistakes_are_told(

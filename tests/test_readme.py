@@ -1,4 +1,4 @@
-"""The README's commands, run as they stand there, print what stands there; and its example is a projection that folds.
+"""The commands of the README and of docs/, run as they stand there, print what stands there; and their examples are projections that fold.
 
 Times, rates and the directory differ from machine to machine; every other character must agree.
 """
@@ -20,15 +20,19 @@ import pytest
 from connectors import open_log, open_view
 from flows import run
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+COMMANDS, LANGUAGE = ((ROOT / "docs" / f"{name}.md").read_text() for name in ("commands", "language"))
+PYTHON = re.findall(r"```python\n(.*?)```", README + LANGUAGE, re.S)
 CARTS = [("a", 1.5), ("b", 1.0), ("a", -1.0), ("a", 2.5)]
 BIN = Path(sys.executable).parent
 
 
 def consoles() -> list[tuple[str, str]]:
-    """Every command of the README's console blocks with the output shown, in order."""
+    """Every command of the console blocks with the output shown. Both the README and the page of commands go on from its tour."""
     found = []
-    for block in re.findall(r"```console\n(.*?)```", README, re.S):
+    tour, *rest = re.findall(r"```console\n(.*?)```", README, re.S)
+    for block in [tour, *re.findall(r"```console\n(.*?)```", COMMANDS, re.S), *rest]:
         for part in re.split(r"^\$ ", block, flags=re.M)[1:]:
             command, _, output = part.partition("\n")
             found.append((command, output))
@@ -91,7 +95,7 @@ def test_the_commands_print_what_the_readme_says(place: Path) -> None:
 
 
 def test_the_tour_of_the_language_prints_what_stands_below_it(tmp_path: Path) -> None:
-    ((code, expected),) = re.findall(r"```python\n([^`]*interval_join\([^`]*)```\n+```text\n([^`]*)```", README)
+    ((code, expected),) = re.findall(r"```python\n([^`]*interval_join\([^`]*)```\n+```text\n([^`]*)```", LANGUAGE)
     (tmp_path / "tour.py").write_text(code)
     environment = {**os.environ, "PYTHONPATH": str(Path.cwd()), "COLUMNS": "200"}
     done = subprocess.run(
@@ -101,7 +105,7 @@ def test_the_tour_of_the_language_prints_what_stands_below_it(tmp_path: Path) ->
 
 
 def test_the_python_fold_folds(tmp_path: Path) -> None:
-    (code,) = [block for block in re.findall(r"```python\n(.*?)```", README, re.S) if "python_fold(" in block]
+    (code,) = [block for block in PYTHON if "python_fold(" in block]
     (tmp_path / "open_carts.py").write_text(code)
     spec = importlib.util.spec_from_file_location("open_carts", tmp_path / "open_carts.py")
     assert spec is not None and spec.loader is not None
@@ -119,14 +123,14 @@ def test_the_python_fold_folds(tmp_path: Path) -> None:
 
 
 def test_the_example_projection_folds(place: Path) -> None:
-    (code,) = [block for block in re.findall(r"```python\n(.*?)```", README, re.S) if "revenue = Projection(" in block]
+    (code,) = [block for block in PYTHON if "revenue = Projection(" in block]
     space: dict[str, object] = {"__name__": "example"}
     sys.modules["example"] = type(sys)("example")
     exec(code, space)
-    (test,) = [block for block in re.findall(r"```python\n(.*?)```", README, re.S) if "import fold_events" in block]
+    (test,) = [block for block in PYTHON if "import fold_events" in block]
     exec(test, space)
     space["test_coupons_are_counted"]()  # type: ignore[operator]
-    (usage,) = [block for block in re.findall(r"```python\n(.*?)```", README, re.S) if "rebuild, repair" in block]
+    (usage,) = [block for block in PYTHON if "rebuild, repair" in block]
     usage = usage.replace("redpanda://localhost:9092", str(place / "log")).replace("data/store", str(place / "store"))
     usage = usage.replace("open_view(str", "frame = open_view(str").replace('open_view("', 'frame = open_view("')
     exec(usage, {**space, "now": datetime.now(UTC) - timedelta(seconds=1)})
