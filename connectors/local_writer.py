@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import TypeVar
@@ -35,6 +36,9 @@ from schemas.errors import LogError
 
 TAIL_FRAMES, TAIL_RECORDS, TAIL_BYTES = 4096, 98_304, 24 << 20
 """A tail that reached one of these is sealed. So many frames, so that single appends do not leave many files."""
+
+SETTLED_RECORDS, SETTLED_BYTES = 16_384, 4 << 20
+"""A tail that reached one of these is sealed when its writer is closed: what is sealed is read faster, and leaves columns."""
 
 SEGMENT_GROUPS = 2
 """Row groups in a segment: at most 262,144 records or 64 MiB before compression."""
@@ -183,6 +187,11 @@ class PartitionWriter:
         fs.unlink(self._files.tail(old))
         self._open_tail([])
 
+    def settle(self) -> None:
+        """Nobody appends for now: seal what is worth it."""
+        if self._records >= SETTLED_RECORDS or self._bytes >= SETTLED_BYTES:
+            self._seal()
+
     def close(self) -> None:
         if self._fd >= 0:
             os.close(self._fd)
@@ -251,5 +260,10 @@ class CategoryWriter:
             self._writers.pop().close()
 
     def close(self) -> None:
-        self._drop()
-        self._lock.close()
+        try:
+            with suppress(OSError):  # all that was appended is there; who opens the log next clears up
+                for writer in self._writers:
+                    writer.settle()
+        finally:
+            self._drop()
+            self._lock.close()

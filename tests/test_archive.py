@@ -36,6 +36,7 @@ def small() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(local_writer, "TAIL_FRAMES", 3)
         patch.setattr(local_writer, "TAIL_RECORDS", 6)
+        patch.setattr(local_writer, "SETTLED_RECORDS", 5)
         patch.setattr(local_writer, "SEGMENT_GROUPS", 1)
         patch.setattr(archiving, "PIECE_RECORDS", 4)
         patch.setattr(os, "fsync", lambda fd: None)  # what is durable is what the model of a disk says

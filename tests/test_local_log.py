@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import shutil
 import threading
@@ -71,6 +72,7 @@ def small_tails(monkeypatch: pytest.MonkeyPatch) -> None:
     """Seal after a few records, so that small tests see every kind of file."""
     monkeypatch.setattr(local_writer, "TAIL_FRAMES", 3)
     monkeypatch.setattr(local_writer, "TAIL_RECORDS", 8)
+    monkeypatch.setattr(local_writer, "SETTLED_RECORDS", 5)
     monkeypatch.setattr(local_writer, "SEGMENT_GROUPS", 1)
 
 
@@ -83,6 +85,44 @@ def one_partition(path: Path, *counts: int) -> int:
             log.append_batch(NAME, batch(total, count))
             total += count
     return total
+
+
+@pytest.mark.usefixtures("small_tails")
+def test_a_long_tail_is_sealed_when_its_writer_is_closed(path: Path) -> None:
+    one_partition(path, 2, 2)
+    assert not files(path, "*.parquet") and files(path, "*.tail")[0].stat().st_size > 0
+    with LocalLog(path) as log:
+        log.append_batch(NAME, batch(4, 3))
+        assert not files(path, "*.parquet")
+    assert len(files(path, "*.parquet")) == 1 and [tail.stat().st_size for tail in files(path, "*.tail")] == [0]
+    assert stored(path) == [*range(7)]
+
+
+@pytest.mark.usefixtures("small_tails")
+@pytest.mark.parametrize("step", range(12))
+def test_a_disk_that_is_full_when_a_tail_is_sealed_loses_nothing(path: Path, step: int) -> None:
+    log = LocalLog(path)
+    log.create(NAME, 1)
+    log.append_batch(NAME, batch(0, 3))
+    log.append_batch(NAME, batch(3, 4))
+    taken = 0
+
+    def on_step(name: str, at: Path) -> None:
+        nonlocal taken
+        taken += 1
+        if taken > step:
+            raise OSError(errno.ENOSPC, "no space left on device", str(at))
+
+    fs.on_step = on_step
+    try:
+        log.close()
+    finally:
+        fs.on_step = None
+    assert stored(path) == [*range(7)]
+    one_more = LocalLog(path)
+    one_more.append_batch(NAME, batch(7, 1))
+    one_more.close()
+    assert stored(path) == [*range(8)]
 
 
 # --- crashes

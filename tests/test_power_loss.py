@@ -413,6 +413,7 @@ def logged(path: Path) -> list[int]:
 def test_appends(effort: Effort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local_writer, "TAIL_FRAMES", 3)
     monkeypatch.setattr(local_writer, "TAIL_RECORDS", 8)
+    monkeypatch.setattr(local_writer, "SETTLED_RECORDS", 5)
     monkeypatch.setattr(local_writer, "SEGMENT_GROUPS", 1)
     interrupted(Appends(), tmp_path, effort)
 
