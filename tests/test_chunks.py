@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from table_model import ROWS, Key, changes_of, facts, keys, scratch
 
-from connectors.chunks import ends_chunk
+from connectors.chunks import WRITER, dictionary_columns, ends_chunk, file_bytes
 from connectors.table import open_writer
 
 
@@ -26,3 +28,22 @@ def test_a_new_row_changes_one_chunk(key: Key) -> None:
     assert len(before) > 10
     assert len(set(before) - set(after)) <= 1
     assert len(set(after) - set(before)) <= 2
+
+
+@pytest.mark.parametrize("rows", [0, 1, 3, 1023, 1024, 1025, 70_000])
+def test_columns_whose_values_repeat_have_a_dictionary(rows: int) -> None:
+    columns = {
+        "different": [f"customer-{i}" for i in range(rows)],
+        "sorted": [i // 17 for i in range(rows)],
+        "in_turns": [f"country {i % 30}" for i in range(rows)],
+        "nothing": pa.nulls(rows, pa.int64()),
+        "list": [[1, 1, 1]] * rows,
+    }
+    found = set(dictionary_columns(pa.table(columns)))
+    if rows > 1000:
+        assert found == {"sorted", "in_turns", "nothing"}
+    assert "list" not in found and found <= set(columns)
+    with_all = pa.BufferOutputStream()
+    pq.write_table(pa.table(columns), with_all, use_dictionary=True, **WRITER)
+    if rows == 70_000:
+        assert len(file_bytes(pa.table(columns))) < with_all.tell() * 0.8
