@@ -37,7 +37,7 @@ def test_columns_whose_values_repeat_have_a_dictionary(rows: int) -> None:
         "sorted": [i // 17 for i in range(rows)],
         "in_turns": [f"country {i % 30}" for i in range(rows)],
         "nothing": pa.nulls(rows, pa.int64()),
-        "list": [[1, 1, 1]] * rows,
+        "list": pa.array([[1, 1, 1]] * rows, pa.list_(pa.int64())),
     }
     found = set(dictionary_columns(pa.table(columns)))
     if rows > 1000:
