@@ -15,8 +15,9 @@ from typing import Any
 Path = tuple[str, ...]
 DEPTH_MAX = 3
 NO_SCALARS = frozenset(("null", "list", "object"))
-OBJECT_MEMBERS_MAX = 60
-"""An object with more different members than this is taken for a map: its members are data, not fields."""
+OBJECT_MEMBERS_MAX, FEW_MEMBERS, PRESENT_MIN = 60, 8, 0.25
+"""An object with more different members than this is taken for a map: its members are data, not fields. So is one with more than
+a few of which each is, in the mean, in a smaller share of the objects than this."""
 VALUES_KEPT = 1_000
 """Distinct values of a member that are counted; with more it has many."""
 INSTANT = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:?\d\d)$")
@@ -101,7 +102,7 @@ def _look(record: Mapping[str, Any], nodes: dict[str, _Node], above: Path, found
 def leaves(found: Mapping[Path, Member]) -> dict[Path, Member]:
     """Those that hold a value of their own. An object that is looked into is its members, unless they differ from record to record."""
     within = Counter(path[:-1] for path in found)
-    maps = {path for path, count in within.items() if path and count > OBJECT_MEMBERS_MAX}
+    maps = {path for path, count in within.items() if path and _is_map(path, count, found)}
     heads = [*dict.fromkeys(path[0] for path in found)]
     return {
         path: member
@@ -109,6 +110,12 @@ def leaves(found: Mapping[Path, Member]) -> dict[Path, Member]:
         if not any(path[:depth] in maps for depth in range(1, len(path)))
         and not (path not in maps and within[path] and not member.valued > member.kinds["object"])
     }
+
+
+def _is_map(path: Path, members: int, found: Mapping[Path, Member]) -> bool:
+    inside = sum(member.records for inner, member in found.items() if inner[:-1] == path)
+    present = inside / (members * found[path].kinds["object"])
+    return members > OBJECT_MEMBERS_MAX or (members > FEW_MEMBERS and present < PRESENT_MIN)
 
 
 def kind_of(value: Any) -> str:

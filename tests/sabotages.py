@@ -347,6 +347,30 @@ SABOTAGES = [
         "if not data:",
         ("tests/test_table_crashes.py::test_a_damaged_chunk_is_named_when_it_is_read",),
     ),
+    Sabotage(
+        "row-by-its-look",
+        "a row is found by values that are equal, whatever their encoding says",
+        "connectors/lookup.py",
+        "    at = pc.index(key_of(rows, table.primary_key), pa.scalar(wanted, pa.binary())).as_py()",
+        "    at = 0 if rows.num_rows else -1",
+        ("tests/test_lookup.py",),
+    ),
+    Sabotage(
+        "named-place",
+        "a field is looked for under its name, wherever its class says it is",
+        "schemas/envelope.py",
+        "return (*self.data, *field.path)",
+        "return (*self.data, field.name)",
+        ("tests/test_decode.py",),
+    ),
+    Sabotage(
+        "settled-in-place",
+        "a tail that is sealed when its writer is closed begins anew where it began",
+        "connectors/local_writer.py",
+        "        self._begin_tail(self.next_offset)\n\n    def _slice",
+        "        self._begin_tail(self._base)\n\n    def _slice",
+        ("tests/test_local_log.py",),
+    ),
     # -- the log
     Sabotage(
         "jump-over-a-hole",

@@ -81,8 +81,19 @@ RECORDS = [
 ]
 
 
-def test_what_is_written_works_at_once(tmp_path: Path) -> None:
-    log, into = log_of(tmp_path, RECORDS), tmp_path / "mine"
+ODD = [
+    {
+        "evtName": "event.moved" if i % 3 else "Event",
+        "ts": MS + 1000 * i,
+        "payload": {"from": {"id": f"p{i % 4}"}, "to-x": i / 2, "3d": i, "data": True, "tags": {f"t{i}": 1}},
+    }
+    for i in range(90)
+]
+
+
+@pytest.mark.parametrize(("records", "of_main_type"), [(RECORDS, 40), (ODD, 60)], ids=["plain names", "odd names"])
+def test_what_is_written_works_at_once(records: list[Any], of_main_type: int, tmp_path: Path) -> None:
+    log, into = log_of(tmp_path, records), tmp_path / "mine"
     said = here("new", "moves", "--category", "things", "--log", log, "--into", into)
     assert said.code == 0, said
     assert sorted(path.name for path in into.iterdir()) == ["moves.py", "test_moves.py", "things_events.py"]
@@ -107,7 +118,7 @@ def test_what_is_written_works_at_once(tmp_path: Path) -> None:
     done = subprocess.run(run, cwd=into, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     told = here("query", "SELECT sum(events) AS n FROM moves", "--json", "--store", into / "data/store")
-    assert json.loads(told.out) == [{"n": 40}]
+    assert json.loads(told.out) == [{"n": of_main_type}]
 
 
 @pytest.mark.parametrize(

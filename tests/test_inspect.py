@@ -133,6 +133,14 @@ def test_odd_names_are_found_and_what_an_event_class_calls_them_is_said(tmp_path
     ]
 
 
+def test_an_object_whose_members_come_and_go_is_a_map() -> None:
+    records = [
+        {"own": {f"f{i}": 1 for i in range(20)}, "tags": {f"t{n % 20}": 1}, "few": {f"x{n % 5}": 1}} for n in range(40)
+    ]
+    found = {".".join(path) for path in leaves(members(records))}
+    assert found == {*(f"own.f{i}" for i in range(20)), "tags", *(f"few.x{i}" for i in range(5))}
+
+
 def test_no_two_members_and_no_two_types_have_one_name_in_python() -> None:
     told = members([{"a-b": 1, "a.b": 2, "a_b": 3, "9": 4, "_": 5, "class": 6, "å-b": 7, "a": {"b": 8}, "fields": 9}])
     names = field_names(leaves(told))

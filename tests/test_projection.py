@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 from decimal import Decimal
-from typing import Any
+from typing import Annotated, Any
 
 import polars as pl
 import pytest
@@ -13,7 +13,7 @@ import pytest
 from flows import Projection, agg, tumbling
 from flows.agg import Aggregation
 from flows.expressions import render
-from schemas import RECORD_KEY, RECORD_TIME, Category, Event, constant, plain
+from schemas import RECORD_KEY, RECORD_TIME, At, Category, Event, constant, plain
 from schemas.errors import UsageError
 
 
@@ -126,6 +126,17 @@ def test_column_order_does_not_count_and_meaning_does() -> None:
         projection(category=Category("sales", [Sold, Returned], envelope=plain(type="t", time="at"))),
     ]
     assert len({base.fingerprint, *(other.fingerprint for other in others)}) == len(others) + 1
+
+
+def test_the_place_of_a_field_counts_and_its_own_name_is_none() -> None:
+    def at(*path: str) -> str:
+        kind = type("Moved", (Event,), {"__annotations__": {"speed": Annotated[float, At(*path)] if path else float}})
+        return Projection(
+            name="moves", category=Category("moves", [kind]), key=["subject"], columns={"top": agg.max("speed")}
+        ).fingerprint
+
+    assert at() == at("speed")
+    assert len({at(), at("top-speed"), at("top", "speed"), at("top.speed")}) == 4
 
 
 def test_the_fingerprint_is_of_our_own_text() -> None:
