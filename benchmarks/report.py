@@ -29,7 +29,7 @@ Facts = dict[str, Any]
 
 def main() -> int:
     asked = _arguments()
-    results = sorted(RESULTS.glob("*.json"))
+    results = sorted(RESULTS.glob("[0-9]*.json"))
     if not (asked.result or results):
         print(f"error: no result in {RESULTS.relative_to(ROOT)}\n  do      make bench", file=sys.stderr)
         return 2
@@ -48,15 +48,15 @@ def _arguments() -> argparse.Namespace:
 
 
 def _write(text: str) -> int:
-    readme = NUMBERS.read_text()
-    if readme.count(BEGIN) != 1 or readme.count(END) != 1:
+    page = NUMBERS.read_text()
+    if page.count(BEGIN) != 1 or page.count(END) != 1:
         print(
             f"error: docs/numbers.md has no place for the table\n  do      add the lines {BEGIN} and {END}",
             file=sys.stderr,
         )
         return 2
     between = re.compile(re.escape(BEGIN) + r".*" + re.escape(END), re.S)
-    NUMBERS.write_text(between.sub(lambda _: f"{BEGIN}\n{text}\n{END}", readme))
+    NUMBERS.write_text(between.sub(lambda _: f"{BEGIN}\n{text}\n{END}", page))
     return 0
 
 
