@@ -54,7 +54,7 @@ def _near(file: bytes, schema: pa.Schema, key: Mapping[str, Any]) -> pa.Table:
         for name, value in key.items()
         if not pa.types.is_floating(schema.field(name).type)
     ]
-    found = pl.scan_parquet(BytesIO(file)).filter(asked or [True]).collect()
+    found = pl.scan_parquet(BytesIO(file)).filter(pl.lit(value=True), *asked).collect()
     return found.to_arrow().select(schema.names).cast(schema)
 
 

@@ -43,7 +43,7 @@ class Watched(Protocol):
 
 @dataclass
 class Meter:
-    """Counts what a job has read, of what it has to read. ``quiet`` counts and shows nothing."""
+    """Counts what a job has read, of what it has to read. ``quiet`` counts and shows nothing, ``is_told`` shows no more."""
 
     title: str
     quiet: bool = False

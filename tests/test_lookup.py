@@ -99,6 +99,27 @@ def test_a_row_is_found_where_it_is_and_not_where_it_is_not(
         assert (found and found["v"]) == places.get(same((a, b))), (a, b)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_key_of_one_column_of_any_type(kind: str, tmp_path: Path) -> None:
+    of, values = KINDS[kind]
+    seen: list[Any] = [None]
+
+    @settings(max_examples=20, database=None)
+    @given(values)
+    def collect(value: Any) -> None:
+        seen.append(value)
+
+    collect()
+    rows = {encode([pa.array([value], of)])[0].as_py(): value for value in seen}
+    schema = pa.schema([("a", of), ("v", pa.int64())])
+    made = pa.Table.from_pylist([{"a": value, "v": v} for v, value in enumerate(rows.values())], schema)
+    with open_writer(tmp_path, "view", 1, [TableSpec("rows", schema, ("a",), chunk_rows=4)]) as writer:
+        table = writer.commit({"rows": Changes(made)}, {"cut": {"t": [1]}}).tables["rows"]
+    for v, value in enumerate(rows.values()):
+        found = find_row(table, tmp_path / "view/v1/data", {"a": value})
+        assert found is not None and found["v"] == v
+
+
 def test_a_key_may_be_said_in_order_or_by_name(log: str, tmp_path: Path) -> None:
     run([shelves, hours], log=log, store=tmp_path, until="end", workers=1)
     view = open_view(tmp_path, "shelves")
