@@ -35,10 +35,10 @@ $(STAMP): pyproject.toml
 	@touch $@
 
 test: $(STAMP)  ## the tests that take seconds
-	.venv/bin/python -m pytest -q -n 2 --dist loadfile
+	.venv/bin/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: $(STAMP)  ## the tests that take minutes (half an hour in all)
-	.venv/bin/python -m pytest -q -n 2 --dist loadfile -m slow
+	.venv/bin/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m slow
 
 sabotage: $(STAMP)  ## break the engine in many small ways; each must make some test fail
 	.venv/bin/python -m tests.sabotage

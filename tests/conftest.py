@@ -25,6 +25,15 @@ settings.load_profile("refold")
 _numbers = itertools.count(1)
 
 
+LONGEST = ("readme", "broker_kills", "story", "law", "redpanda_losses", "power_loss", "fold", "local_log", "crash", "cluster")
+"""Files of a few tests that take long: begun first, so that no worker is left with one of them at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    place = {f"test_{name}.py": number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.name, len(place)))
+
+
 @pytest.fixture(autouse=True, scope="session")
 def copies_pass_for_originals() -> Iterator[None]:
     """Many tests lay a store out again elsewhere, as what it was; it must not pass for a backup (tests/test_backup.py has those)."""
