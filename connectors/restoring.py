@@ -38,6 +38,20 @@ def restore(store: Path, view: str, version: int, files: Mapping[str, bytes]) ->
     return [str(path.relative_to(home.path)) for path in aside]
 
 
+def make_durable(store: Path, view: str, version: int) -> None:
+    """Sync all names of a view's version: a repair before may have been killed when they were right, and not on the disk yet.
+
+    Raises ``StoreError``.
+    """
+    home = Version.of(store, view, version)
+    try:
+        for directory in (home.data, *sorted(home.path.glob("g*/snapshots/[0-9]*")), home.path, home.path.parent):
+            fs.fsync_dir(directory)
+    except OSError as error:
+        msg = "a view cannot be made safe from a loss of power"
+        raise StoreError(msg, where=str(error.filename or home.path), why=str(error), do="try again") from error
+
+
 def _put_back(path: Path, data: bytes) -> Iterator[Path]:
     if path.exists():
         if fs.read_file(path) == data:

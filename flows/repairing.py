@@ -14,7 +14,7 @@ from pathlib import Path
 from connectors import fs
 from connectors.log import Log
 from connectors.manifest import Manifest
-from connectors.restoring import restore
+from connectors.restoring import make_durable, restore
 from connectors.table import Writer
 from connectors.view import Damaged, check_files
 from flows.column_order import in_committed_order
@@ -66,6 +66,7 @@ def repair(
     elif damaged:
         aside = restore(place, projection.name, projection.version, {})
     _check_again(place, projection)
+    make_durable(place, projection.name, projection.version)
     return Repair(projection.title, manifest.digest, tuple(damaged), tuple(aside))
 
 

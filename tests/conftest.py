@@ -25,7 +25,18 @@ settings.load_profile("refold")
 _numbers = itertools.count(1)
 
 
-LONGEST = ("readme", "broker_kills", "story", "law", "redpanda_losses", "power_loss", "fold", "local_log", "crash", "cluster")
+LONGEST = (
+    "readme",
+    "broker_kills",
+    "story",
+    "law",
+    "redpanda_losses",
+    "power_loss",
+    "fold",
+    "local_log",
+    "crash",
+    "cluster",
+)
 """Files of a few tests that take long: begun first, so that no worker is left with one of them at the end."""
 
 

@@ -77,6 +77,12 @@ class Rig:
             self._interrupt_again(state, effort.later)
         print(f"{type(self._job).__name__}: {self.points} crash points, {self.tried} different disks, no difference")
 
+    def finish_after_kills(self) -> None:
+        """Kill it before anything is synced, go on to the end, and lose power: what is promised must not lean on the killed one."""
+        for state in [state for state in self._states if state.step.startswith("fsync")]:
+            states = self._watched(lay(state.when_killed(), self._place()), since=state)
+            self._interrupt(states[-1], mixtures=1)
+
     def _interrupt(self, state: State, mixtures: int) -> None:
         self.points += 1
         drawn = [state.after_power_loss(self.lots) for _ in range(mixtures)]

@@ -409,12 +409,17 @@ def logged(path: Path) -> list[int]:
     return [int(value) for value in found]
 
 
-@efforts(Effort(mixtures=3, again=5), Effort(mixtures=60, again=100, later=30))
-def test_appends(effort: Effort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def small_tails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local_writer, "TAIL_FRAMES", 3)
     monkeypatch.setattr(local_writer, "TAIL_RECORDS", 8)
     monkeypatch.setattr(local_writer, "SETTLED_RECORDS", 5)
     monkeypatch.setattr(local_writer, "SEGMENT_GROUPS", 1)
+
+
+@efforts(Effort(mixtures=3, again=5), Effort(mixtures=60, again=100, later=30))
+@pytest.mark.usefixtures("small_tails")
+def test_appends(effort: Effort, tmp_path: Path) -> None:
     interrupted(Appends(), tmp_path, effort)
 
 
@@ -430,3 +435,16 @@ def test_a_sync_that_is_left_out_is_found(
     with pytest.raises((AssertionError, RefoldError, OSError, pl.exceptions.PolarsError)) as found:
         interrupted(job, tmp_path, Effort(mixtures=1, again=0))
     assert "interrupted before" in "".join(found.value.__notes__)
+
+
+# -- after a kill, to the end
+
+WORKS = [Commits, Rebuilding, Collecting, CommittingAndCollecting, Flights, RebuildingFlights, Repairing, Appends]
+
+
+@pytest.mark.parametrize("kind", WORKS)
+@pytest.mark.usefixtures("small_tails")
+def test_what_is_promised_at_the_end_does_not_lean_on_one_that_was_killed(kind: type[Work], tmp_path: Path) -> None:
+    rig = Rig(kind(), tmp_path)
+    rig.finish_after_kills()
+    assert rig.tried > 1
