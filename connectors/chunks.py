@@ -100,7 +100,9 @@ def _sample(rows: int) -> pa.Array:
     """Runs, since columns of the key are sorted and repeat from row to row."""
     if rows <= SAMPLE_RUNS * SAMPLE_RUN_ROWS:
         return pa.array(range(rows), pa.int64())
-    starts = np.linspace(0, rows - SAMPLE_RUN_ROWS, SAMPLE_RUNS).astype(np.int64)
+    starts = (
+        np.arange(SAMPLE_RUNS) * (rows - SAMPLE_RUN_ROWS) // (SAMPLE_RUNS - 1)
+    )  # in whole numbers: no machine rounds otherwise
     return pa.array((starts[:, None] + np.arange(SAMPLE_RUN_ROWS)).ravel())
 
 
