@@ -1,4 +1,4 @@
-"""Category streams in Redpanda, or in any broker that speaks Kafka's protocol. The only module that knows kafka-python.
+"""Category streams in Redpanda, or in any broker that speaks Kafka's protocol. The only module that uses kafka-python.
 
 Reading takes whole record batches out of the library's fetcher: sessions, leader changes, reconnecting and lists of aborted
 transactions stay the library's; bytes become Arrow in connectors/record_batch.py and slices in connectors/broker_reader.py. Appending
@@ -15,7 +15,7 @@ import logging
 import socket
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
@@ -35,13 +35,14 @@ from kafka.record.default_records import DefaultRecordBatch
 
 from connectors import broker_config, clock
 from connectors.broker_log import BrokerLog, pause
-from connectors.broker_reader import LATENCIES_KEPT, PositionLost
+from connectors.broker_reader import LATENCIES_KEPT
 from connectors.continuity import Fetched, in_order
+from connectors.kafka_errors import CREDENTIALS, SILENCE, translated, translation
 from connectors.log import DEFAULT_PARTITIONS, CategoryInfo
 from connectors.producing import SequenceLost, TryAgain, by_leader
 from connectors.record_batch import Header, from_rows, magic_of, read_header, split
 from connectors.topic_settings import FOR_EVER, NAMES, TopicSettings
-from schemas.errors import LogError, LogUnreachable, RefoldError, UsageError
+from schemas.errors import LogError, LogUnreachable, UsageError
 
 FETCH_BYTES_MAX = 4 << 20
 FETCH_PARTITION_BYTES_MAX = 2 << 20
@@ -99,8 +100,8 @@ class RedpandaLog(BrokerLog):
         )
 
     def source(self, category: str, start: Mapping[int, int]) -> _Source:
-        with _translated(self.url):
-            return _Source(self._settings(), self.url, category, start)
+        with translated(self.url):
+            return _Source(self._settings(), self.url, category, start, self._request)
 
     def new_producer(self) -> tuple[int, int]:
         request = InitProducerIdRequest(transactional_id=None, transaction_timeout_ms=60_000, max_version=4)
@@ -141,12 +142,12 @@ class RedpandaLog(BrokerLog):
     @contextmanager
     def _asking(self) -> Iterator[Any]:
         """The admin client, made on first use; dropped when it fails, so that the next call connects anew."""
-        with self._lock, _translated(self.url):
+        with self._lock, translated(self.url):
             try:
                 if self._client is None:
                     self._client = KafkaAdminClient(**self._settings())
                 yield self._client
-            except _SILENCE:
+            except SILENCE:
                 self._drop_client()
                 raise
 
@@ -185,8 +186,16 @@ class RedpandaLog(BrokerLog):
 class _Source:
     """Implements ``connectors.broker_reader.Source`` with a consumer of its own."""
 
-    def __init__(self, settings: Mapping[str, Any], url: str, topic: str, start: Mapping[int, int]) -> None:
-        self._url, self._topic = url, topic
+    def __init__(
+        self,
+        settings: Mapping[str, Any],
+        url: str,
+        topic: str,
+        start: Mapping[int, int],
+        ask: Callable[[Any], Any],
+    ) -> None:
+        """``ask``: sends a request over a connection that has no fetch under way, behind which a broker would let it wait."""
+        self._url, self._topic, self._ask = url, topic, ask
         self._consumer = _BatchConsumer(
             **settings,
             group_id=None,
@@ -214,15 +223,14 @@ class _Source:
         topics = [MetadataRequest.MetadataRequestTopic(name=self._topic)]
         request = MetadataRequest(topics=topics, allow_auto_topic_creation=False)
         try:
-            with _translated(self._url):
-                (found,) = self._manager.run(_sending, self._manager, request, None).topics
+            (found,) = self._ask(request).topics
         except LogUnreachable:
             return None
         return (str(found.topic_id or ""), len(found.partitions)) if not found.error_code else ("", 0)
 
     def fetch(self, timeout_ms: int) -> dict[int, list[Fetched]]:
         found: dict[TopicPartition, list[Fetched]] = {}
-        with suppress(LogUnreachable), _translated(self._url):  # the library goes on trying; the reader counts how long
+        with suppress(LogUnreachable), translated(self._url):  # the library goes on trying; the reader counts how long
             found = self._consumer.poll(timeout_ms)
         return {partition.partition: batches for partition, batches in found.items()}
 
@@ -274,6 +282,26 @@ class _BatchFetcher(Fetcher):  # type: ignore[misc]
     PartitionRecords = _PartitionBatches
     answers, latencies = 0, deque[float]()
 
+    _failed: errors.KafkaError | None = None
+
+    def fetch_records(self, *args: Any, **options: Any) -> tuple[dict[TopicPartition, list[Fetched]], bool]:
+        """Asks for what comes next before what came is worked on; the library would ask, and wait, when more is wanted."""
+        failed, self._failed = self._failed, None
+        if failed is not None:
+            raise failed
+        found, is_idle = super().fetch_records(*args, **options)
+        if found:
+            self.send_fetches()
+        return found, is_idle
+
+    def send_fetches(self) -> list[Any]:
+        """Tells of a failure in the next call: whoever calls this has records in hand that would be lost."""
+        try:
+            return list(super().send_fetches())
+        except errors.KafkaError as error:
+            self._failed = error
+            return []
+
     def _handle_fetch_response(self, node: Any, offsets: Any, sent: float, response: Any) -> None:
         self.answers += 1
         if any(part.records for topic in response.responses for part in topic.partitions):
@@ -316,7 +344,7 @@ class _Manager(KafkaConnectionManager):  # type: ignore[misc]
         return connection
 
     def _note(self, error: Exception) -> None:
-        if isinstance(error, _CREDENTIALS):
+        if isinstance(error, CREDENTIALS):
             self._refused = error
 
     async def _build_transport(self, *where: Any, **options: Any) -> Any:
@@ -361,40 +389,4 @@ def _outcome(part: Any, url: str) -> int | Exception:
         return SequenceLost()
     if issubclass(error, errors.RetriableError):
         return TryAgain(error.__name__)
-    return _translation(error(), url)
-
-
-@contextmanager
-def _translated(url: str) -> Iterator[None]:
-    """Errors of the library become ours, but for the few that a caller here tells apart."""
-    try:
-        yield
-    except (errors.OffsetOutOfRangeError, errors.LogTruncationError) as error:
-        raise PositionLost(type(error).__name__) from error
-    except (RefoldError, errors.TopicAlreadyExistsError, errors.InvalidTopicError):
-        raise
-    except (errors.KafkaError, OSError) as error:
-        raise _translation(error, url) from error
-
-
-_CREDENTIALS = (
-    errors.SaslAuthenticationFailedError,
-    errors.UnsupportedSaslMechanismError,
-    errors.IllegalSaslStateError,
-)
-_SILENCE = (errors.RetriableError, errors.UnknownBrokerIdError, OSError)
-_SIZE = (errors.MessageSizeTooLargeError, errors.RecordListTooLargeError)
-_MEANINGS: tuple[tuple[Any, type[RefoldError], str, str | None], ...] = (
-    (errors.KafkaConfigurationError, UsageError, "the broker's settings do not fit", "check REFOLD_KAFKA_*"),
-    (_CREDENTIALS, LogError, "the broker refused the credentials", "check REFOLD_KAFKA_SASL_*"),
-    (errors.AuthorizationError, LogError, "the broker does not allow this", "ask for the right to do it"),
-    (_SIZE, LogError, "an event is too large for the broker", "raise max.message.bytes of the topic"),
-    (_SILENCE, LogUnreachable, "the broker does not answer", "see whether it runs, then try again"),
-    (Exception, LogError, "the broker answered with an error", None),
-)
-
-
-def _translation(error: Exception, url: str) -> RefoldError:
-    """The error that a user sees for one of the library's, whose own texts may hold settings: only its name is told."""
-    kind, what, do = next((kind, what, do) for known, kind, what, do in _MEANINGS if isinstance(error, known))
-    return kind(what, where=url, why=type(error).__name__, do=do)
+    return translation(error(), url)

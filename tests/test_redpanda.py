@@ -33,6 +33,36 @@ def send(producer: KafkaProducer, name: str, sent: list[bytes | None]) -> None:
     producer.flush()
 
 
+# Fetching
+
+
+def test_what_comes_next_is_fetched_while_what_came_is_worked_on(broker_log, topic):
+    name = topic()
+    broker_log.append_batch(name, table([b"x"]))
+    source = broker_log.source(name, {0: 0})
+    until(lambda: bool(source.fetch(100)))
+    answered = source.answers
+    broker_log.append_batch(name, table([b"y"]))
+    until(lambda: source.answers > answered)  # nobody fetches meanwhile
+    source.close()
+
+
+def test_who_a_category_is_can_be_asked_while_a_fetch_waits_for_news(broker_log, topic):
+    """A broker answers a connection's requests one after the other, and a fetch waits for half a second."""
+    name = topic()
+    broker_log.append_batch(name, table([b"x"]))
+    source = broker_log.source(name, {0: 0})
+    until(lambda: bool(source.fetch(100)))
+
+    def is_answered_before_the_fetch() -> bool:
+        answered = source.answers
+        source.fetch(0)  # sends one if none is under way
+        return source.look() is not None and source.answers == answered
+
+    until(is_answered_before_the_fetch)
+    source.close()
+
+
 # What is there
 
 
