@@ -4,7 +4,7 @@ Promises: a batch never unpacks to more than ``BATCH_BYTES_MAX``; whatever is wr
 ``ValueError``. Must not know: what the bytes mean.
 
 Sources: https://kafka.apache.org/documentation/#recordbatch (codec numbers); xerial's snappy-java for the framing
-that Kafka's Java clients put around snappy blocks.
+that Kafka's Java clients put around snappy blocks; RFC 8878 (frames and blocks of zstd).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import struct
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import zstandard
 
 NONE, GZIP, SNAPPY, LZ4, ZSTD = range(5)
 NAMES = {NONE: "none", GZIP: "gzip", SNAPPY: "snappy", LZ4: "lz4", ZSTD: "zstd"}
@@ -26,6 +27,10 @@ _KEPT_BYTES_MAX = 1 << 27
 _XERIAL_MAGIC = b"\x82SNAPPY\x00"
 _XERIAL_HEADER_BYTES = 16  # magic, version, compatible version
 _SNAPPY = pa.Codec("snappy")
+_ZSTD_RATIO, _ZSTD_SPARE_BYTES = 16, 1 << 16
+"""What a zstd batch may unpack to, of its own size, to be unpacked in one go."""
+_ZSTD_RUN = 1
+"""Type of a block that is one byte, repeated."""
 
 
 class Workspace:
@@ -34,6 +39,7 @@ class Workspace:
     def __init__(self) -> None:
         self.data: npt.NDArray[np.uint8] = np.empty(_FIRST_BYTES, np.uint8)
         self.used = 0
+        self._zstd = zstandard.ZstdDecompressor()
 
     def clear(self) -> None:
         self.used = 0
@@ -48,6 +54,8 @@ class Workspace:
                 self._copy(packed)
             elif codec == SNAPPY:
                 self._unpack_snappy(packed)
+            elif codec == ZSTD and (whole := self._whole_frame(packed)) is not None:
+                self._copy(memoryview(whole))
             elif codec in NAMES:
                 self._unpack_stream(packed, NAMES[codec], first)
             else:
@@ -69,6 +77,21 @@ class Workspace:
         self._reserve(len(packed))
         self.data[self.used : self.used + len(packed)] = np.frombuffer(packed, np.uint8)
         self.used += len(packed)
+
+    def _whole_frame(self, packed: memoryview) -> bytes | None:
+        """What one zstd frame of ordinary size unpacks to; None for anything else, right or wrong, which is for the stream to tell.
+
+        With the same state for every batch: the stream makes its own each time, and fresh memory takes longer than unpacking.
+        """
+        room = _ZSTD_RATIO * len(packed) + _ZSTD_SPARE_BYTES
+        try:
+            facts = zstandard.get_frame_parameters(packed)
+            if facts.content_size != zstandard.CONTENTSIZE_UNKNOWN and not 0 < facts.content_size <= room:
+                return None  # none of it, or more than there may be: the library believes what a frame says
+            end = _end_of_blocks(packed, zstandard.frame_header_size(packed)) + 4 * facts.has_checksum
+            return self._zstd.decompress(packed, max_output_size=room) if end == len(packed) else None
+        except zstandard.ZstdError:
+            return None
 
     def _unpack_stream(self, packed: memoryview, codec: str, first: int) -> None:
         if not len(packed):
@@ -103,6 +126,17 @@ class Workspace:
         size = _snappy_size(block)
         _check_size(size)
         self._copy(memoryview(_SNAPPY.decompress(pa.py_buffer(block), size)))
+
+
+def _end_of_blocks(frame: memoryview, at: int) -> int:
+    """Where the blocks of a zstd frame end, the first of which is at ``at``; beyond the frame when it is cut short."""
+    while at < len(frame):
+        head = int.from_bytes(frame[at : at + 3], "little")
+        is_last, kind, size = head & 1, head >> 1 & 3, head >> 3
+        at += 3 + (1 if kind == _ZSTD_RUN else size)
+        if is_last:
+            return at
+    return len(frame) + 1
 
 
 def _snappy_size(block: memoryview) -> int:
