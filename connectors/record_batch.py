@@ -23,6 +23,7 @@ from crc32c import crc32c
 from connectors import record_kernels as kernels
 from connectors.codecs import Workspace
 from connectors.log import RECORDS
+from connectors.pages import Pages
 from schemas.errors import LogError
 
 HEADER = struct.Struct(">qiibIhiqqqhii")
@@ -120,7 +121,7 @@ class Decoder:
     """Collects batches (``add``), then gives all their records as one Arrow batch (``take``). For one thread."""
 
     def __init__(self) -> None:
-        self._workspace = Workspace()
+        self._workspace, self._pages = Workspace(), Pages()
         self._batches: list[tuple[int, int, Header]] = []
 
     @property
@@ -159,9 +160,9 @@ class Decoder:
             pa.array(offsets),
             pa.array(timestamps),
             pa.array(self._timestamp_types(rows)),
-            _binary(data, spans[kernels.KEY_AT], spans[kernels.KEY_SIZE]),
-            _binary(data, spans[kernels.VALUE_AT], spans[kernels.VALUE_SIZE]),
-            _binary(data, spans[kernels.HEADERS_AT], spans[kernels.HEADERS_SIZE]),
+            _binary(data, spans[kernels.KEY_AT], spans[kernels.KEY_SIZE], self._pages),
+            _binary(data, spans[kernels.VALUE_AT], spans[kernels.VALUE_SIZE], self._pages),
+            _binary(data, spans[kernels.HEADERS_AT], spans[kernels.HEADERS_SIZE], self._pages),
         ]
         return pa.RecordBatch.from_arrays(columns, schema=RECORDS)
 
@@ -194,13 +195,14 @@ def from_rows(rows: Sequence[tuple[int, int, int, bytes | None, bytes | None]]) 
     return pa.RecordBatch.from_arrays([*columns, pa.nulls(len(rows), pa.binary())], schema=RECORDS)
 
 
-def _binary(data: npt.NDArray[np.uint8], begins: npt.NDArray[np.int32], sizes: npt.NDArray[np.int32]) -> pa.Array:
+def _binary(
+    data: npt.NDArray[np.uint8], begins: npt.NDArray[np.int32], sizes: npt.NDArray[np.int32], pages: Pages
+) -> pa.Array:
     """One binary column gathered from ``data``; size -1 is a null."""
     if not sizes.size or sizes.max() < 0:
         return pa.nulls(sizes.size, pa.binary())
     ends, nulls = kernels.ends_of(sizes)
-    # From Arrow's pool, which gives the same memory again and again: fresh pages cost more than the copy.
-    out = np.frombuffer(pa.allocate_buffer(int(ends[-1]) + SPARE_BYTES), np.uint8)
+    out = pages.take(int(ends[-1]) + SPARE_BYTES)
     fits = kernels.gather(data, begins, ends, out)
     assert fits, "walk checked every length"
     validity = pa.py_buffer(np.packbits(sizes >= 0, bitorder="little")) if nulls else None
