@@ -43,6 +43,9 @@ class Source(Protocol):
     def latencies(self) -> deque[float]:
         """Seconds that requests took which were answered with records, the latest last; whoever takes one out has it."""
 
+    def fetch_on_demand(self) -> None:
+        """From now on send no fetch before it is asked for. Without this the next one is under way while the last is worked on."""
+
     def look(self) -> tuple[str, int] | None:
         """Ask for the identity of the category ("": there is none such now) and its partitions; None when nobody answers."""
 
@@ -95,7 +98,11 @@ class BrokerReader:
         return {partition: stitcher.position for partition, stitcher in self._stitchers.items()}
 
     def latencies(self) -> list[float]:
-        """Seconds that fetches took which came since this was asked."""
+        """Seconds that fetches took which came since this was asked.
+
+        Who asks wants to know of the broker: so from the first time on no fetch is under way beside the work on what came before.
+        """
+        self._source.fetch_on_demand()
         found, waiting = [], self._source.latencies
         while waiting:
             found.append(waiting.popleft())

@@ -219,6 +219,9 @@ class _Source:
     def answers(self) -> int:
         return int(self._consumer._fetcher.answers)
 
+    def fetch_on_demand(self) -> None:
+        self._consumer._fetcher.is_ahead = False
+
     def look(self) -> tuple[str, int] | None:
         topics = [MetadataRequest.MetadataRequestTopic(name=self._topic)]
         request = MetadataRequest(topics=topics, allow_auto_topic_creation=False)
@@ -282,6 +285,7 @@ class _BatchFetcher(Fetcher):  # type: ignore[misc]
     PartitionRecords = _PartitionBatches
     answers, latencies = 0, deque[float]()
 
+    is_ahead = True
     _failed: errors.KafkaError | None = None
 
     def fetch_records(self, *args: Any, **options: Any) -> tuple[dict[TopicPartition, list[Fetched]], bool]:
@@ -290,7 +294,7 @@ class _BatchFetcher(Fetcher):  # type: ignore[misc]
         if failed is not None:
             raise failed
         found, is_idle = super().fetch_records(*args, **options)
-        if found:
+        if found and self.is_ahead:
             self.send_fetches()
         return found, is_idle
 

@@ -47,6 +47,22 @@ def test_what_comes_next_is_fetched_while_what_came_is_worked_on(broker_log, top
     source.close()
 
 
+def test_a_reader_that_is_asked_for_latencies_fetches_nothing_beside_the_work(broker_log, topic):
+    """The governor goes by them, and would take what the work on the last fetch does to the next for a slow broker."""
+    name = topic()
+    broker_log.append_batch(name, table([b"x"]))
+    reader = broker_log.reader(name, {0: 0})
+    assert reader.latencies() == []
+    until(lambda: bool(reader.read(100)))
+    answered = reader._source.answers
+    broker_log.append_batch(name, table([b"y"]))
+    assert reader._source.look() is not None
+    assert reader._source.answers == answered
+    until(lambda: bool(reader.read(100)))
+    assert len(reader.latencies()) >= 1
+    reader.close()
+
+
 def test_who_a_category_is_can_be_asked_while_a_fetch_waits_for_news(broker_log, topic):
     """A broker answers a connection's requests one after the other, and a fetch waits for half a second."""
     name = topic()
