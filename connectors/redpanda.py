@@ -286,7 +286,7 @@ class _BatchFetcher(Fetcher):  # type: ignore[misc]
     answers, latencies = 0, deque[float]()
 
     is_ahead = True
-    _failed: errors.KafkaError | None = None
+    _failed: Exception | None = None
 
     def fetch_records(self, *args: Any, **options: Any) -> tuple[dict[TopicPartition, list[Fetched]], bool]:
         """Asks for what comes next before what came is worked on; the library would ask, and wait, when more is wanted."""
@@ -302,7 +302,7 @@ class _BatchFetcher(Fetcher):  # type: ignore[misc]
         """Tells of a failure in the next call: whoever calls this has records in hand that would be lost."""
         try:
             return list(super().send_fetches())
-        except errors.KafkaError as error:
+        except (errors.KafkaError, OSError) as error:
             self._failed = error
             return []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator
 
@@ -10,7 +11,8 @@ import pytest
 from broker.topics import follow, numbered, offsets, read, retried, table, values
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from kafka import KafkaAdminClient, KafkaProducer
+from kafka import KafkaAdminClient, KafkaProducer, errors
+from kafka.consumer.fetcher import Fetcher
 from pipelines import until
 
 from connectors.log import Slice
@@ -45,6 +47,25 @@ def test_what_comes_next_is_fetched_while_what_came_is_worked_on(broker_log, top
     broker_log.append_batch(name, table([b"y"]))
     until(lambda: source.answers > answered)  # nobody fetches meanwhile
     source.close()
+
+
+def test_a_fetch_that_cannot_be_sent_loses_nothing(broker_log, topic, monkeypatch):
+    name, calls, send = topic(), itertools.count(), Fetcher.send_fetches
+    failures = [None, errors.KafkaConnectionError("no way"), OSError("no way")]
+
+    def fails_mostly(fetcher: Fetcher) -> object:
+        if failure := failures[next(calls) % 3]:
+            raise failure
+        return send(fetcher)
+
+    monkeypatch.setattr(Fetcher, "send_fetches", fails_mostly)
+    reader, found = broker_log.reader(name, {0: 0}), []
+    for count in range(1, 6):
+        broker_log.append_batch(name, table([b"%d" % count]))
+        until(lambda count=count: found.extend(reader.read(20)) or reader.positions() == {0: count})
+    reader.close()
+    assert values(found) == [b"1", b"2", b"3", b"4", b"5"]
+    assert next(calls) > 5, "most failed"
 
 
 def test_a_reader_that_is_asked_for_latencies_fetches_nothing_beside_the_work(broker_log, topic):
