@@ -100,9 +100,8 @@ def _sample(rows: int) -> pa.Array:
     """Runs, since columns of the key are sorted and repeat from row to row."""
     if rows <= SAMPLE_RUNS * SAMPLE_RUN_ROWS:
         return pa.array(range(rows), pa.int64())
-    starts = (
-        np.arange(SAMPLE_RUNS) * (rows - SAMPLE_RUN_ROWS) // (SAMPLE_RUNS - 1)
-    )  # in whole numbers: no machine rounds otherwise
+    # In whole numbers: no machine rounds otherwise.
+    starts = np.arange(SAMPLE_RUNS) * (rows - SAMPLE_RUN_ROWS) // (SAMPLE_RUNS - 1)
     return pa.array((starts[:, None] + np.arange(SAMPLE_RUN_ROWS)).ravel())
 
 

@@ -1,4 +1,4 @@
-"""Category streams in Redpanda, or in any broker that speaks Kafka's protocol. The only module that uses kafka-python.
+"""Category streams in Redpanda, or in any broker that speaks Kafka's protocol. The only module that calls kafka-python.
 
 Reading takes whole record batches out of the library's fetcher: sessions, leader changes, reconnecting and lists of aborted
 transactions stay the library's; bytes become Arrow in connectors/record_batch.py and slices in connectors/broker_reader.py. Appending

@@ -19,6 +19,8 @@ COMPRESSORS = [
     for checksum in (False, True)
 ]
 ONE = zstandard.ZstdCompressor(write_content_size=False).compress(b"an order, " * 500)
+LARGE = zstandard.ZstdCompressor(write_content_size=False).compress(bytes(10_000_000))
+"""More than what is unpacked in one go."""
 SKIPPED = b"\x50\x2a\x4d\x18\x03\0\0\0abc"
 """A frame that holds nothing for whoever unpacks."""
 
@@ -55,9 +57,7 @@ def outcome(workspace: Workspace, data: bytes) -> bytes | str:
 @example([ONE + b"\0"])
 @example([ONE[:-1], ONE])
 @example([SKIPPED + ONE, ONE + SKIPPED, SKIPPED])
-@example(
-    [zstandard.ZstdCompressor(write_content_size=False).compress(bytes(10_000_000)), ONE]
-)  # beyond what is done in one go
+@example([LARGE, ONE])
 def test_a_batch_unpacks_to_what_its_stream_gives(batches: list[bytes]) -> None:
     quick, slow = Workspace(), Streamed()
     for batch in batches:

@@ -15,6 +15,7 @@ from kafka import KafkaAdminClient, KafkaProducer, errors
 from kafka.consumer.fetcher import Fetcher
 from pipelines import until
 
+from connectors.broker_reader import Source
 from connectors.log import Slice
 from connectors.partitioner import partition_of
 from connectors.redpanda import RedpandaLog
@@ -38,11 +39,17 @@ def send(producer: KafkaProducer, name: str, sent: list[bytes | None]) -> None:
 # Fetching
 
 
+def source_that_fetched(log: RedpandaLog, name: str) -> Source:
+    """All that is in the topic, which is one record."""
+    log.append_batch(name, table([b"x"]))
+    source = log.source(name, {0: 0})
+    until(lambda: bool(source.fetch(100)))
+    return source
+
+
 def test_what_comes_next_is_fetched_while_what_came_is_worked_on(broker_log, topic):
     name = topic()
-    broker_log.append_batch(name, table([b"x"]))
-    source = broker_log.source(name, {0: 0})
-    until(lambda: bool(source.fetch(100)))
+    source = source_that_fetched(broker_log, name)
     answered = source.answers
     broker_log.append_batch(name, table([b"y"]))
     until(lambda: source.answers > answered)  # nobody fetches meanwhile
@@ -86,10 +93,7 @@ def test_a_reader_that_is_asked_for_latencies_fetches_nothing_beside_the_work(br
 
 def test_who_a_category_is_can_be_asked_while_a_fetch_waits_for_news(broker_log, topic):
     """A broker answers a connection's requests one after the other, and a fetch waits for half a second."""
-    name = topic()
-    broker_log.append_batch(name, table([b"x"]))
-    source = broker_log.source(name, {0: 0})
-    until(lambda: bool(source.fetch(100)))
+    source = source_that_fetched(broker_log, topic())
 
     def is_answered_before_the_fetch() -> bool:
         answered = source.answers
