@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import traceback
@@ -52,8 +53,13 @@ Exit codes: 0 done, 1 the answer is no, 2 the call is wrong, 3 the log or the st
 """
 
 
+OBJECTS_BETWEEN_LOOKS = 20_000
+"""At garbage, that is. Python's own 700 mean hundreds of looks while modules are loaded, a tenth of a start, and none finds any."""
+
+
 def run_cli() -> NoReturn:
     """Entry point: errors as text (``--debug`` or REFOLD_DEBUG: with the traceback), exit codes as documented."""
+    gc.set_threshold(OBJECTS_BETWEEN_LOOKS)
     _read_env_file(Path(".env"))
     try:
         sys.exit(main.main(prog_name="refold", standalone_mode=False) or 0)

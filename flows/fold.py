@@ -101,7 +101,7 @@ class PartitionFold:
         self.progress = resume.copy()
         self._partials = Sessions(projection) if isinstance(projection.window, Session) else Partials(projection)
         if partials is not None:
-            self._partials.put(partials)
+            self._partials.load(partials)
             self._drop_closed()
         self._is_changed: Mask = np.zeros(0, np.bool_)  # may be longer than there are groups
         self._changed: list[Ints] = []  # the ids of those, none twice

@@ -1,14 +1,13 @@
 """Rows to local groups: which rows of a slice have the same key, without looking at a byte of text.
 
 Every key column becomes a column of numbers that tells its values apart (codes of a dictionary, values, bits); a small hash
-table over the numbers gives local ids, dense and in order of first appearance. What the numbers are is nobody's
-business outside: a slice is grouped anew each time.
+table over pairs of numbers gives local ids, dense and in order of first appearance, which make pairs with the numbers of a
+third column, and so on. What the numbers are is nobody's business outside: a slice is grouped anew each time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,16 +20,17 @@ from schemas.dictionary import TEXTS
 Ints = npt.NDArray[np.int64]
 
 FIRST_SLOTS = 1 << 12
-MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
+MULTIPLIER, SECOND_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F)
 
 
 def distinct_rows(keys: Sequence[pa.Array]) -> tuple[Ints, Ints]:
     """The local group of each row, and the first row of each group. Two groups may have the same key where a dictionary has a
     value twice: who looks keys up does not mind."""
-    columns = np.empty((len(keys), len(keys[0])), np.int64)
-    for column, key in zip(columns, keys, strict=True):
-        column[:] = _numbers(key)
-    return _grouped(columns)
+    numbers = [_numbers(key) for key in keys]
+    ids, firsts = _grouped(numbers[0], numbers[min(1, len(numbers) - 1)])
+    for more in numbers[2:]:
+        ids, firsts = _grouped(ids, more)
+    return ids, firsts
 
 
 @kernel
@@ -40,26 +40,30 @@ def renumber(ids: Ints, numbers: Ints) -> None:
         ids[i] = numbers[ids[i]]
 
 
-def _grouped(columns: Ints) -> tuple[Ints, Ints]:
-    n = columns.shape[1]
+def _grouped(ones: Ints, others: Ints) -> tuple[Ints, Ints]:
+    """Groups of rows with the same pair of numbers. (Pairs, as a loop over any number of columns takes five times as long.)"""
+    n = len(ones)
     ids, firsts = np.empty(n, np.int64), np.empty(n, np.int64)
-    slots, at, count = np.full(FIRST_SLOTS, -1, np.int32), 0, 0
+    pairs, slots = np.empty((n, 2), np.int64), np.full(FIRST_SLOTS, -1, np.int32)
+    at, count = 0, 0
     while True:
-        at, count = _group(columns, at, ids, firsts, slots, count)
+        at, count = _group(ones, others, at, ids, firsts, pairs, slots, count)
         if at == n:
-            return ids, firsts[:count]
-        slots = _rehashed(columns, firsts, count, 8 * len(slots))
+            return ids, firsts[:count].copy()
+        slots = _rehashed(pairs, count, 8 * len(slots))
 
 
-def _numbers(key: pa.Array) -> npt.NDArray[np.signedinteger[Any]]:
+def _numbers(key: pa.Array) -> Ints:
     """A number for each value, different ones for different values; a null is none of them."""
     if key.type == pa.string():
         key = key.dictionary_encode()
-    numbers = _codes(key) if key.type == TEXTS else to_order(key)
-    if key.type == TEXTS or not key.null_count:
+    # Copies, as the kernel would be compiled once more for memory that cannot be written to.
+    if key.type == TEXTS:
+        return _codes(key).astype(np.int64)
+    numbers = to_order(key).astype(np.int64)
+    if not key.null_count:
         return numbers
-    nulls = np.asarray(key.is_null()).astype(np.int64)
-    return _grouped(np.stack([numbers, nulls]))[0]  # one number for two: their local groups are as good as themselves
+    return _grouped(numbers, np.asarray(key.is_null()).astype(np.int64))[0]  # local groups are as good as two numbers
 
 
 def _codes(key: pa.DictionaryArray) -> npt.NDArray[np.int32]:
@@ -68,53 +72,43 @@ def _codes(key: pa.DictionaryArray) -> npt.NDArray[np.int32]:
 
 
 @inlined
-def _hash(columns: npt.NDArray[np.int64], row: int) -> np.uint64:
-    h = np.uint64(0)
-    for column in range(columns.shape[0]):
-        h = (h ^ np.uint64(columns[column, row])) * MULTIPLIER
-        h ^= h >> np.uint64(32)
-    return h
-
-
-@inlined
-def _same(columns: npt.NDArray[np.int64], one: int, other: int) -> bool:
-    for column in range(columns.shape[0]):
-        if columns[column, one] != columns[column, other]:
-            return False
-    return True
+def _slot(one: int, other: int, mask: np.uint64) -> np.uint64:
+    h = (np.uint64(one) ^ (np.uint64(other) * SECOND_MULTIPLIER)) * MULTIPLIER
+    return (h >> np.uint64(32)) & mask
 
 
 @kernel
 def _group(
-    columns: npt.NDArray[np.int64], at: int, ids: Ints, firsts: Ints, slots: npt.NDArray[np.int32], count: int
-) -> tuple[int, int]:
-    """Works until half the slots are taken; returns how far it came, and how many groups there are."""
+    ones: Ints, others: Ints, at: int, ids: Ints, firsts: Ints, pairs: Ints, slots: npt.NDArray[np.int32], count: int
+) -> tuple[int, int]:  # fmt: skip
+    """Works until half the slots are taken; returns how far it came, and how many groups there are. ``pairs``: of each group."""
     mask = np.uint64(len(slots) - 1)
     for row in range(at, len(ids)):
-        j = np.int64(_hash(columns, row) & mask)
+        one, other = ones[row], others[row]
+        j = _slot(one, other, mask)
         while True:
             group = slots[j]
             if group < 0:
                 if 2 * (count + 1) > len(slots):
                     return row, count
-                slots[j] = count
-                firsts[count] = row
-                ids[row] = count
+                slots[j], firsts[count], ids[row] = count, row, count
+                pairs[count, 0], pairs[count, 1] = one, other
                 count += 1
                 break
-            if _same(columns, firsts[group], row):
+            known = np.uint64(group)  # unsigned: an index that may count from the end is looked at each time
+            if pairs[known, 0] == one and pairs[known, 1] == other:
                 ids[row] = group
                 break
-            j = (j + 1) & np.int64(mask)
+            j = (j + np.uint64(1)) & mask
     return len(ids), count
 
 
 @maker
-def _rehashed(columns: npt.NDArray[np.int64], firsts: Ints, count: int, size: int) -> npt.NDArray[np.int32]:
-    slots = np.full(size, -1, np.int32)
+def _rehashed(pairs: Ints, count: int, size: int) -> npt.NDArray[np.int32]:
+    slots, mask = np.full(size, -1, np.int32), np.uint64(size - 1)
     for group in range(count):
-        j = np.int64(_hash(columns, firsts[group]) & np.uint64(size - 1))
+        j = _slot(pairs[group, 0], pairs[group, 1], mask)
         while slots[j] >= 0:
-            j = (j + 1) & (size - 1)
+            j = (j + np.uint64(1)) & mask
         slots[j] = group
     return slots

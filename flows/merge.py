@@ -85,7 +85,7 @@ class ViewMerge:
         self._partials = {place: Partials(projection) for place in self.progress}
         if partials is not None:
             for place, batch in split_partials(projection, partials).items():
-                self._partials[place].put(batch)
+                self._partials[place].load(batch)
         self._done: dict[Place, Ints] = {}  # ids of final groups that are in the last changes
         self._forget_changes()
 

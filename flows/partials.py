@@ -111,6 +111,11 @@ class Partials:
                 at += 1
         return ids
 
+    def load(self, batch: pa.RecordBatch) -> None:
+        """Take over stored partials, of groups that are all new and none twice: they get their ids in this order, and are only looked
+        up by who comes to look for one."""
+        self.put(batch, np.arange(len(batch)))
+
     def _follow(self, groups: pa.BinaryArray, ids: Ints) -> Ints:
         known = len(self.table)
         if not self.table.follow(groups, ids):

@@ -80,7 +80,7 @@ class Sessions:
             some = order[at[level] : at[level + 1]]
             yield ids[some], some
 
-    def put(self, batch: pa.RecordBatch) -> None:
+    def load(self, batch: pa.RecordBatch) -> None:
         """Take over the partials that a view has stored (schema ``self.schema``)."""
         groups, n = batch.column("group"), len(batch)
         (starts,) = decode_prefix(groups)
