@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
@@ -53,7 +53,7 @@ from schemas.errors import (
 )
 
 BUILDERS = 2
-"""Threads that make and sort changes, and that encode and compress chunks, beside the one that writes files."""
+"""Threads that make and sort changes, and that encode and compress chunks, beside one for each table that merges them."""
 
 AHEAD = 4
 """Chunks of a table being built at once: bounds memory."""
@@ -63,6 +63,10 @@ LOOKS_OUTWAITED, LOOK_S = 5, 0.01
 
 PARTS_AHEAD = 2
 """Parts of the changes of a table being made at once, likewise."""
+
+Built = tuple[Chunk, bytes | None]
+"""A chunk and the bytes of its file; None where that is there already."""
+Item = TypeVar("Item")
 
 
 def open_writer(
@@ -184,14 +188,16 @@ class Writer:
         """
         self._check_usable()
         assert "cut" in facts and set(changes) <= set(self._specs), "changes name tables of this writer, facts a cut"
-        with ThreadPoolExecutor(BUILDERS) as pool:
-            return self._commit(changes, facts, pool)
+        with ThreadPoolExecutor(BUILDERS) as pool, ThreadPoolExecutor(len(self._specs)) as ahead:
+            return self._commit(changes, facts, pool, ahead)
 
-    def _commit(self, changes: Mapping[str, Changes | Parts], facts: Mapping[str, Any], pool: Executor) -> Manifest:
+    def _commit(
+        self, changes: Mapping[str, Changes | Parts], facts: Mapping[str, Any], pool: Executor, ahead: Executor
+    ) -> Manifest:
         deltas = {name: _prepared(self._specs[name], change, pool) for name, change in changes.items()}
         try:
             with fs.locked(self.generation.version.files_lock, shared=True):
-                tables = self._changed(deltas, pool)
+                tables = self._changed(deltas, pool, ahead)
                 fs.fsync_dir(self.generation.version.data)
                 return self._publish(self._next(self.role, facts, tables))
         except OSError as error:
@@ -258,23 +264,25 @@ class Writer:
         table = self.manifest.tables.get(spec.name) if self.manifest else None
         return table.chunks if table else ()
 
-    def _changed(self, deltas: Mapping[str, Iterable[Delta]], pool: Executor) -> dict[str, Table]:
+    def _changed(self, deltas: Mapping[str, Iterable[Delta]], pool: Executor, ahead: Executor) -> dict[str, Table]:
         """The tables after their changes, with every new file on the disk (the directory is not synced yet)."""
         made: dict[str, list[Chunk]] = {name: [] for name in self._specs}
-        going = {name: self._change(spec, deltas.get(name, ()), pool) for name, spec in self._specs.items()}
+        going = {
+            name: _ahead(self._change(spec, deltas.get(name, ()), pool), ahead) for name, spec in self._specs.items()
+        }
         while going:  # in turns, so that no table waits for what another one holds
             for name in list(going):
-                chunk = next(going[name], None)
-                if chunk is None:
+                built = next(going[name], None)
+                if built is None:
                     del going[name]
                 else:
-                    made[name].append(chunk)
+                    made[name].append(self._written(built))
         return {
             name: Table(render_schema(spec.schema), spec.primary_key, spec.chunk_rows, tuple(made[name]))
             for name, spec in self._specs.items()
         }
 
-    def _change(self, spec: TableSpec, deltas: Iterable[Delta], pool: Executor) -> Iterator[Chunk]:
+    def _change(self, spec: TableSpec, deltas: Iterable[Delta], pool: Executor) -> Iterator[Built]:
         """The chunks of a table after its changes; one without rows where there are none."""
         rest = (delta for delta in deltas if len(delta.keys))
         first, made = next(rest, None), self._chunks(spec)
@@ -282,26 +290,17 @@ class Writer:
         if first is not None:
             parts = apply(spec, made, chain([first], rest), lambda chunk: self._load(spec, chunk))
         is_empty = True
-        for chunk in self._store(parts, pool):
+        for built in _build(parts, pool):
             is_empty = False
-            yield chunk
+            yield built
         if is_empty:
-            yield from self._store(iter([nothing(spec)]), pool)
+            yield from _build(iter([nothing(spec)]), pool)
 
-    def _store(self, parts: Iterator[Chunk | Piece], pool: Executor) -> Iterator[Chunk]:
-        """Chunks in order: kept ones as they are, pieces built in threads and written by this one."""
-        pending: deque[Chunk | Future[tuple[Chunk, bytes]]] = deque()
-        for part in parts:
-            pending.append(part if isinstance(part, Chunk) else pool.submit(chunks.build, part.rows, part.keys))
-            while len(pending) > AHEAD:
-                yield self._written(pending.popleft())
-        while pending:
-            yield self._written(pending.popleft())
-
-    def _written(self, part: Chunk | Future[tuple[Chunk, bytes]]) -> Chunk:
-        if isinstance(part, Chunk):
-            return part
-        chunk, data = part.result()
+    def _written(self, built: Built) -> Chunk:
+        """All files are written here, by the thread that commits: so a commit is the same steps in the same order each time."""
+        chunk, data = built
+        if data is None:
+            return chunk
         path = self.generation.version.data / chunk.file
         if path.exists():
             if fs.read_file(path) == data:
@@ -357,6 +356,32 @@ class Writer:
         if self._lock is None or self._unusable:
             msg = f"this writer is of no more use: {self._unusable or 'it was closed'}"
             raise StoreError(msg, where=str(self.generation.path), do="open another one")
+
+
+def _build(parts: Iterator[Chunk | Piece], pool: Executor) -> Iterator[Built]:
+    """Chunks in order: kept ones as they are, those of pieces built in threads."""
+    pending: deque[Chunk | Future[tuple[Chunk, bytes]]] = deque()
+    for part in parts:
+        pending.append(part if isinstance(part, Chunk) else pool.submit(chunks.build, part.rows, part.keys))
+        while len(pending) > AHEAD:
+            yield _built(pending.popleft())
+    while pending:
+        yield _built(pending.popleft())
+
+
+def _built(part: Chunk | Future[tuple[Chunk, bytes]]) -> Built:
+    return (part, None) if isinstance(part, Chunk) else part.result()
+
+
+def _ahead(items: Iterator[Item], ahead: Executor) -> Iterator[Item]:
+    """The same, the first one being made from now on, and each of the others while the one before is taken."""
+    return _following(items, ahead.submit(next, items, None), ahead)
+
+
+def _following(items: Iterator[Item], coming: Future[Item | None], ahead: Executor) -> Iterator[Item]:
+    while (item := coming.result()) is not None:
+        coming = ahead.submit(next, items, None)
+        yield item
 
 
 def _prepared(spec: TableSpec, changes: Changes | Parts, pool: Executor) -> Iterable[Delta]:

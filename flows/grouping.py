@@ -19,7 +19,8 @@ from schemas.dictionary import TEXTS
 
 Ints = npt.NDArray[np.int64]
 
-FIRST_SLOTS = 1 << 12
+FIRST_SLOTS = 1 << 14
+"""Many more than the groups that a slice mostly has: the fewer that meet, the fewer guesses of the processor are wrong."""
 MULTIPLIER, SECOND_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F)
 
 
@@ -42,15 +43,21 @@ def renumber(ids: Ints, numbers: Ints) -> None:
 
 def _grouped(ones: Ints, others: Ints) -> tuple[Ints, Ints]:
     """Groups of rows with the same pair of numbers. (Pairs, as a loop over any number of columns takes five times as long.)"""
-    n = len(ones)
-    ids, firsts = np.empty(n, np.int64), np.empty(n, np.int64)
-    pairs, slots = np.empty((n, 2), np.int64), np.full(FIRST_SLOTS, -1, np.int32)
-    at, count = 0, 0
+    ids, firsts, pairs = np.empty(len(ones), np.int64), np.empty(0, np.int64), np.empty((0, 2), np.int64)
+    at, count, size = 0, 0, FIRST_SLOTS
     while True:
+        slots = _rehashed(pairs, count, size)
+        firsts, pairs = _larger(firsts, size // 2), _larger(pairs, size // 2)
         at, count = _group(ones, others, at, ids, firsts, pairs, slots, count)
-        if at == n:
-            return ids, firsts[:count].copy()
-        slots = _rehashed(pairs, count, 8 * len(slots))
+        if at == len(ids):
+            return ids, firsts[:count]
+        size *= 8
+
+
+def _larger(array: Ints, size: int) -> Ints:
+    larger = np.empty((size, *array.shape[1:]), np.int64)
+    larger[: len(array)] = array
+    return larger
 
 
 def _numbers(key: pa.Array) -> Ints:
@@ -81,23 +88,27 @@ def _slot(one: int, other: int, mask: np.uint64) -> np.uint64:
 def _group(
     ones: Ints, others: Ints, at: int, ids: Ints, firsts: Ints, pairs: Ints, slots: npt.NDArray[np.int32], count: int
 ) -> tuple[int, int]:  # fmt: skip
-    """Works until half the slots are taken; returns how far it came, and how many groups there are. ``pairs``: of each group."""
+    """Works until half the slots are taken; returns how far it came, and how many groups there are.
+
+    ``firsts``, ``pairs``: the first row of each group and its numbers, as many as half the slots.
+    """
     mask = np.uint64(len(slots) - 1)
     for row in range(at, len(ids)):
-        one, other = ones[row], others[row]
+        place = np.uint64(row)  # unsigned: an index that may count from the end is looked at each time
+        one, other = ones[place], others[place]
         j = _slot(one, other, mask)
         while True:
             group = slots[j]
             if group < 0:
-                if 2 * (count + 1) > len(slots):
+                if count == len(firsts):
                     return row, count
-                slots[j], firsts[count], ids[row] = count, row, count
+                slots[j], firsts[count], ids[place] = count, row, count
                 pairs[count, 0], pairs[count, 1] = one, other
                 count += 1
                 break
-            known = np.uint64(group)  # unsigned: an index that may count from the end is looked at each time
+            known = np.uint64(group)
             if pairs[known, 0] == one and pairs[known, 1] == other:
-                ids[row] = group
+                ids[place] = group
                 break
             j = (j + np.uint64(1)) & mask
     return len(ids), count

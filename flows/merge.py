@@ -86,6 +86,7 @@ class ViewMerge:
         if partials is not None:
             for place, batch in split_partials(projection, partials).items():
                 self._partials[place].load(batch)
+        self._in_store = self._counts()  # so many partials of each place, those with the lowest ids, are in the table
         self._done: dict[Place, Ints] = {}  # ids of final groups that are in the last changes
         self._forget_changes()
 
@@ -155,7 +156,11 @@ class ViewMerge:
         """Forget the final groups that were in the last changes."""
         for place, ids in self._done.items():
             self._partials[place].drop(ids)
-        self._done = {}
+        if self._done:
+            self._in_store, self._done = self._counts(), {}
+
+    def _counts(self) -> dict[Place, int]:
+        return {place: len(partials) for place, partials in self._partials.items()}
 
     def final_until_us(self) -> int | None:
         """Windows that end at or before this instant (microseconds) are final; None: no window is."""
@@ -268,9 +273,10 @@ class ViewMerge:
         return Changes(upserts, self._removed(touched, final))
 
     def _removed(self, touched: Touched, final: Mapping[Place, Ints]) -> pa.BinaryArray | None:
-        """The keys of the partials of final groups among these."""
+        """The keys of the stored partials of final groups among these. (In a replay most windows end before any commit.)"""
         keys = []
-        for number, ((place, gone), ids) in enumerate(zip(final.items(), touched.ids, strict=True)):
+        for number, ((place, ids_of_final), ids) in enumerate(zip(final.items(), touched.ids, strict=True)):
+            gone = ids_of_final[ids_of_final < self._in_store[place]]
             if not len(gone):
                 continue
             is_gone = np.zeros(len(self._partials[place]) + 1, np.bool_)
