@@ -28,7 +28,7 @@ from schemas.value_kernels import (
     whole_number,
     word_end,
 )
-from schemas.wide import BLOCK, WORD, byte, differing_bytes, head_of
+from schemas.wide import BLOCK, HALF, WORD, byte, differing_bytes, head_of, put_half, put_word, signed_word
 
 Bytes = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int64]
@@ -46,10 +46,18 @@ FIRST, PARENT, HEAD, SIZE, AT, KIND, TARGET = range(7)
 node, else its column. One row more than members; the members of node n are ``FIRST[n]`` to ``FIRST[n + 1]``."""
 UNWANTED, END = -1, -2
 
-LENGTH, MEMBER, NODE, SEEN, BELOW, BESIDE = range(6)
+EDGE_COLUMNS = 16
+LENGTH, BELOW, BESIDE, MEMBER, NODE, SEEN, TAKEN, COLUMN, LAST, TRIES, SAME = range(11)
 """Columns of the table of edges (int64). What lies between two values is mostly what lay there in a record before: an *edge* is
 such a literal, where it leads to, and the first edge below (out of there) and the next beside it. Edge 0 is where a record begins;
-its length is the number of edges. An edge only saves what ``_next`` would find out again, in the same place of the same bytes."""
+its length is the number of edges. ``TAKEN``, ``COLUMN``: kind and column of the member that is wanted. An edge only saves what
+``_next`` would find out again, in the same place of the same bytes. (There is room for more columns: 128 bytes are two lines of a cache.)
+
+Where an unwanted value stays the same, an edge is learned that *spans* it, from where the edge to that value begins to the value
+behind it: so it saves what skipping would find out again, too. ``LAST`` is where the edge to an unwanted value last began, ``TRIES``
+how often it was looked whether what follows is what followed then, ``SAME`` how often it was, without a break.
+"""
+TRIES_MAX, SAME_MIN = 100, 8
 ROWS_AT_ONCE = 1024
 EDGES_MAX = 1024
 LITERAL_MAX = 2 * BLOCK
@@ -71,10 +79,9 @@ def _member(at: int, size: int, names: Ints, text: Bytes, node: int) -> int:
 
 
 @kernel
-def _take(
-    at: int, end: int, kind: int, column: int, row: int, numbers: Words, sizes: npt.NDArray[np.int32], recent: Ints
-) -> int:
-    """Store the value of a wanted member; behind it, or NO. Numbers as their 64 bits, texts as where they begin."""
+def _take(at: int, end: int, kind: int, number: int, size: int, recent: int) -> int:
+    """Store the value of a wanted member; behind it, or NO. ``number``, ``size``: addresses of where it goes (numbers as their 64
+    bits, texts as where they begin)."""
     if is_null(at, end):
         return at + 4
     if kind == TEXT:
@@ -83,31 +90,32 @@ def _take(
         stop = text_end(at + 1, end)
         if stop < 0:
             return NO
-        numbers[column, row], sizes[column, row] = np.uint64(at + 1), stop - at - 1
+        put_word(number, np.uint64(at + 1))
+        put_half(size, stop - at - 1)
         return stop + 1
-    sizes[column, row] = PRESENT
+    put_half(size, PRESENT)
     if kind == INSTANT:
-        return _take_instant(at, end, column, row, numbers, recent)
+        return _take_instant(at, end, number, recent)
     if kind == BOOL:
-        numbers[column, row] = np.uint64(byte(at) == 0x74)
+        put_word(number, np.uint64(byte(at) == 0x74))
         return word_end(at, end) if byte(at) == 0x74 or byte(at) == 0x66 else NO
     if kind == INT:
-        number, at = whole_number(at, end)
-        numbers[column, row] = np.uint64(number)
+        whole, at = whole_number(at, end)
+        put_word(number, np.uint64(whole))
         return at
     value, at = decimal_number(at, end)
-    numbers[column, row] = np.float64(value).view(np.uint64)
+    put_word(number, np.float64(value).view(np.uint64))
     return at
 
 
 @kernel
-def _take_instant(at: int, end: int, column: int, row: int, numbers: Words, recent: Ints) -> int:
+def _take_instant(at: int, end: int, number: int, recent: int) -> int:
     if byte(at) == 0x22:
         us, at = instant_text(at + 1, end, recent)
     else:
         ms, at = whole_number(at, end)
         us = ms * 1000 if FIRST_US // 1000 <= ms <= LAST_US // 1000 else LAST_US + 1
-    numbers[column, row] = np.uint64(us)
+    put_word(number, np.uint64(us))
     return at if FIRST_US <= us <= LAST_US else NO
 
 
@@ -162,14 +170,24 @@ def _named(at: int, end: int, node: int, names: Ints, text: Bytes) -> tuple[int,
     return (at if at < end else NO), member
 
 
+@inlined
+def _of(edges: int, edge: int, column: int) -> int:
+    return signed_word(edges + (edge * EDGE_COLUMNS + column) * WORD)
+
+
+@inlined
+def _set(edges: int, edge: int, column: int, value: int) -> None:
+    put_word(edges + (edge * EDGE_COLUMNS + column) * WORD, np.uint64(value))
+
+
 @kernel
-def _follow(at: int, end: int, state: int, edges: Ints, room: int) -> int:
-    """The edge out of ``state`` whose literal is at ``at``; 0 when there is none. ``room``: the address of the literals."""
-    edge = edges[state, BELOW]
+def _follow(at: int, end: int, state: int, edges: int, literals: int) -> int:
+    """The edge out of ``state`` whose literal is at ``at``; 0 when there is none."""
+    edge = _of(edges, state, BELOW)
     while edge != 0:
-        size = edges[edge, LENGTH]
+        size = _of(edges, edge, LENGTH)
         if at + size <= end:
-            literal = room + edge * LITERAL_MAX
+            literal = literals + edge * LITERAL_MAX
             if size <= BLOCK:
                 if differing_bytes(at, literal) & _low_bits(size) == 0:
                     return edge
@@ -178,7 +196,7 @@ def _follow(at: int, end: int, state: int, edges: Ints, room: int) -> int:
                 and differing_bytes(at + BLOCK, literal + BLOCK) & _low_bits(size - BLOCK) == 0
             ):
                 return edge
-        edge = edges[edge, BESIDE]
+        edge = _of(edges, edge, BESIDE)
     return 0
 
 
@@ -189,40 +207,80 @@ def _low_bits(count: int) -> np.uint64:
 
 @kernel
 def _learn(
-    at: int, size: int, state: int, member: int, node: int, seen: int, edges: Ints, literals: Bytes
+    at: int, size: int, state: int, member: int, node: int, seen: int, names: Ints, edges: int, literals: int
 ) -> int:  # fmt: skip
     """Remember a way from ``state`` to a next value; the new edge, or 0 when there is no room."""
-    edge = edges[0, LENGTH]
-    if size > LITERAL_MAX or edge == len(edges):
+    edge = _of(edges, 0, LENGTH)
+    if size > LITERAL_MAX or edge == EDGES_MAX:
         return 0
-    edges[0, LENGTH] = edge + 1
-    for j in range(size):
-        literals[edge * LITERAL_MAX + j] = byte(at + j)
-    edges[edge, LENGTH], edges[edge, MEMBER], edges[edge, NODE], edges[edge, SEEN] = size, member, node, seen
-    edges[edge, BESIDE], edges[state, BELOW] = edges[state, BELOW], edge
+    _set(edges, 0, LENGTH, edge + 1)
+    for j in range(0, size, WORD):
+        put_word(literals + edge * LITERAL_MAX + j, head_of(at + j, min(size - j, WORD)))
+    _set(edges, edge, LENGTH, size)
+    _set(edges, edge, MEMBER, member)
+    _set(edges, edge, NODE, node)
+    _set(edges, edge, SEEN, seen)
+    if member >= 0:
+        _set(edges, edge, TAKEN, names[member, KIND])
+        _set(edges, edge, COLUMN, names[member, TARGET])
+    _set(edges, edge, BESIDE, _of(edges, state, BELOW))
+    _set(edges, state, BELOW, edge)
     return edge
 
 
 @kernel
+def _span(
+    edge: int, began: int, at: int, state: int, member: int, node: int, seen: int, names: Ints, edges: int, literals: int
+) -> None:  # fmt: skip
+    """``edge``, out of ``state``, was followed at ``began`` to an unwanted value, and the next value (or the end) is at ``at``."""
+    size, last, tries = at - began, _of(edges, edge, LAST), _of(edges, edge, TRIES)
+    if tries == TRIES_MAX or size > LITERAL_MAX or 2 * _of(edges, 0, LENGTH) > EDGES_MAX:
+        return
+    same = _of(edges, edge, SAME) + 1 if last != 0 and _are_same(began, last, size) else 0
+    _set(edges, edge, LAST, began)
+    _set(edges, edge, SAME, same)
+    _set(edges, edge, TRIES, TRIES_MAX if same == SAME_MIN else tries + 1)
+    if same == SAME_MIN:
+        _learn(began, size, state, member, node, seen, names, edges, literals)
+
+
+@kernel
+def _are_same(one: int, other: int, size: int) -> bool:
+    for j in range(size):
+        if byte(one + j) != byte(other + j):
+            return False
+    return True
+
+
+@kernel
 def _object(
-    at: int, end: int, names: Ints, text: Bytes, edges: Ints, literals: Bytes, room: int, row: int,
-    numbers: Words, sizes: npt.NDArray[np.int32], recent: Ints,
+    at: int, end: int, names: Ints, text: Bytes, edges: int, literals: int, number: int, size: int, rows: int, recent: int
 ) -> int:  # fmt: skip
-    """Scan the object whose opening brace is before ``at``; behind it, or NO."""
+    """Scan the object whose opening brace is before ``at``; behind it, or NO.
+
+    ``number``, ``size``: addresses of where the value of the first column goes; those of the other columns go so many ``rows`` behind.
+    """
     state, node, seen, first = 0, 0, np.int64(0), True
+    skipped, origin, began = (
+        0,
+        0,
+        at,
+    )  # the edge to an unwanted value just skipped (0: none), from where it leads, and where it began
     while True:
-        edge = _follow(at, end, state, edges, room) if state >= 0 else 0
+        before, here = at, state
+        edge = _follow(at, end, state, edges, literals) if state >= 0 else 0
         if edge:
-            at, state, member = at + edges[edge, LENGTH], edge, edges[edge, MEMBER]
-            node, seen = edges[edge, NODE], edges[edge, SEEN]
+            at, state, member = at + _of(edges, edge, LENGTH), edge, _of(edges, edge, MEMBER)
+            node, seen = _of(edges, edge, NODE), _of(edges, edge, SEEN)
         else:
-            before = at
             at, node, seen, member = _next(at, end, first, node, seen, names, text)
             if at < 0:
                 return NO
             if state >= 0:
-                state = _learn(before, at - before, state, member, node, seen, edges, literals) or NO
-        first = False
+                state = _learn(before, at - before, state, member, node, seen, names, edges, literals) or NO
+        if skipped > 0:
+            _span(skipped, began, at, origin, member, node, seen, names, edges, literals)
+        first, skipped, origin, began = False, state if member == UNWANTED else 0, here, before
         if member == END:
             return at
         if at >= end:
@@ -231,7 +289,12 @@ def _object(
             stop = plain_end(at + 1, end) if byte(at) == 0x22 else end
             at = stop + 1 if stop < end and byte(stop) == 0x22 else skip_value(at, end)
         else:
-            at = _take(at, end, names[member, KIND], names[member, TARGET], row, numbers, sizes, recent)
+            kind, column = (
+                (_of(edges, edge, TAKEN), _of(edges, edge, COLUMN))
+                if edge
+                else (names[member, KIND], names[member, TARGET])
+            )
+            at = _take(at, end, kind, number + column * rows * WORD, size + column * rows * HALF, recent)
         if at < 0 or at >= end:
             return NO
 
@@ -248,18 +311,21 @@ def scan(
     ascending. ``numbers`` (columns x rows): the bits of a number, or the address of a text. ``sizes``: the bytes of a text,
     ``PRESENT`` for others; -1 where there is nothing (set before). Texts of the columns ``coded`` get codes, a row of ``codes``,
     ``firsts``, ``slots`` and ``counts`` for each (see ``schemas.dictionary.encode``), while their bytes are still near.
+    ``edges``: ``EDGES_MAX`` times ``EDGE_COLUMNS`` zeros; ``literals``: ``EDGES_MAX`` times ``LITERAL_MAX``; ``recent``: three zeros.
+    What is done for each value goes by addresses: an array passed to a function that is not inlined is seven numbers put on the stack.
     """
     n = len(offsets) - 1
-    edges[0, LENGTH] = 1
-    room = literals.ctypes.data
+    edges[0] = 1
+    ways, literal, remembered = edges.ctypes.data, literals.ctypes.data, recent.ctypes.data
+    number, size = numbers.ctypes.data, sizes.ctypes.data
     for first in range(0, n, ROWS_AT_ONCE):
         last = min(first + ROWS_AT_ONCE, n)
         for row in range(first, last):
             at, end = base + offsets[row], base + offsets[row + 1]
             if at < end and byte(at) == 0x7B:
-                accepted[row] = (
-                    _object(at + 1, end, names, text, edges, literals, room, row, numbers, sizes, recent) == end
-                )
+                place, measure = number + row * WORD, size + row * HALF
+                stop = _object(at + 1, end, names, text, ways, literal, place, measure, n, remembered)
+                accepted[row] = stop == end
             if not accepted[row]:
                 sizes[:, row] = -1
         for k in range(len(coded)):

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from schemas.compiled import inlined, kernel
 from schemas.instants import NO_DAY, days_of
-from schemas.wide import BLOCK, byte, head_of, odd_bytes, trailing_zeros, word
+from schemas.wide import BLOCK, WORD, byte, head_of, odd_bytes, put_word, signed_word, trailing_zeros, word
 
 Ints = npt.NDArray[np.int64]
 
@@ -320,23 +320,25 @@ def _pair(at: int) -> int:
 
 
 @kernel
-def _day(at: int, recent: Ints) -> int:
-    """Days since the epoch of ``2013-01-31T`` at ``at``; NO_DAY where it is none. ``recent`` remembers the last one: its first
-    8 bytes, its last 2, and the days."""
-    head, rest = np.int64(word(at)), byte(at + 8) << 8 | byte(at + 9)
-    if head != recent[0] or rest != recent[1]:
+def _day(at: int, recent: int) -> int:
+    """Days since the epoch of ``2013-01-31T`` at ``at``; NO_DAY where it is none. ``recent``: the address of three words that
+    remember the last one: its first 8 bytes, its last 2, and the days."""
+    head, rest = word(at), np.uint64(byte(at + 8) << 8 | byte(at + 9))
+    if head != word(recent) or rest != word(recent + WORD):
         if byte(at + 4) != 0x2D or byte(at + 7) != 0x2D or _pair(at) > 99 or _pair(at + 2) > 99:
             return NO_DAY
-        recent[0], recent[1] = head, rest
-        recent[2] = days_of(_pair(at) * 100 + _pair(at + 2), _pair(at + 5), _pair(at + 8))
-    return recent[2] if byte(at + 10) == 0x54 else NO_DAY
+        days = days_of(_pair(at) * 100 + _pair(at + 2), _pair(at + 5), _pair(at + 8))
+        put_word(recent, head)
+        put_word(recent + WORD, rest)
+        put_word(recent + 2 * WORD, np.uint64(days))
+    return signed_word(recent + 2 * WORD) if byte(at + 10) == 0x54 else NO_DAY
 
 
 @kernel
-def instant_text(at: int, end: int, recent: Ints) -> tuple[int, int]:
+def instant_text(at: int, end: int, recent: int) -> tuple[int, int]:
     """``at``: behind the opening quote. Microseconds, and behind the closing quote, or NO.
 
-    Only ``2013-01-31T23:59:59Z`` with a fraction or none: other forms are left to others. ``recent``: three zeros at first.
+    Only ``2013-01-31T23:59:59Z`` with a fraction or none: other forms are left to others. ``recent``: see ``_day``; zeros at first.
     """
     if at + 21 > end:
         return 0, NO

@@ -1,6 +1,6 @@
-"""Loads from addresses, of one byte or several at once, for compiled kernels.
+"""Loads from addresses, of one byte or several at once, and stores, for compiled kernels.
 
-Nothing here checks bounds, as a load of 8 or 32 bytes is one instruction: who calls makes sure that they may be read, and
+Nothing here checks bounds, as a load of 8 or 32 bytes is one instruction: who calls makes sure that they may be read (or written), and
 that the memory outlives the call. (Kernels that use these are tested between guard pages.)
 """
 
@@ -19,8 +19,8 @@ from schemas.compiled import inlined, kernel
 
 assert sys.byteorder == "little", "the compiled kernels load little-endian numbers"
 
-WORD, BLOCK = 8, 32
-"""Bytes of a ``word`` and of a block."""
+HALF, WORD, BLOCK = 4, 8, 32
+"""Bytes of half a word, of a ``word`` and of a block."""
 
 
 def _load(builder: Any, address: Any, kind: Any) -> Any:
@@ -45,6 +45,38 @@ def word(typing: Any, address: Any) -> Any:
         return _load(builder, args[0], ir.IntType(64))
 
     return nb.uint64(nb.int64), generate
+
+
+@intrinsic
+def signed_word(typing: Any, address: Any) -> Any:
+    """The 8 bytes at an address, as an int64."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return _load(builder, args[0], ir.IntType(64))
+
+    return nb.int64(nb.int64), generate
+
+
+@intrinsic
+def put_word(typing: Any, address: Any, value: Any) -> Any:
+    """Write a uint64 to an address."""
+    return nb.void(nb.int64, nb.uint64), _storing(64)
+
+
+@intrinsic
+def put_half(typing: Any, address: Any, value: Any) -> Any:
+    """Write the low 32 bits of a number to an address."""
+    return nb.void(nb.int64, nb.int64), _storing(32)
+
+
+def _storing(bits: int) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = ir.IntType(bits)
+        value = builder.trunc(args[1], kind) if bits < 64 else args[1]
+        builder.store(value, builder.inttoptr(args[0], kind.as_pointer()), align=1)
+        return context.get_dummy_value()
+
+    return generate
 
 
 @intrinsic
