@@ -21,12 +21,25 @@ Hashes = npt.NDArray[np.uint64]
 
 def record_hashes(records: pa.RecordBatch) -> Hashes:
     """One 64-bit hash per record. ``records``: schema ``RECORDS``."""
-    parts = [hash_binary(records.column(name), seed) for seed, name in enumerate(("key", "value", "headers"), 1)]
-    nulls = [np.asarray(records.column(name).is_null()) for name in ("key", "value", "headers")]
+    columns = [records.column(name) for name in ("key", "value", "headers")]
+    parts = [_hashes(column, seed) for seed, column in enumerate(columns, 1)]
     flags = np.asarray(records.column("timestamp_type")).astype(np.uint64)
-    for place, null in enumerate(nulls):
-        flags |= null.astype(np.uint64) << np.uint64(8 + place)
+    for place, column in enumerate(columns):
+        flags |= _nulls(column) << np.uint64(8 + place)
     return _combine(np.asarray(records.column("offset")), np.asarray(records.column("timestamp")), flags, *parts)
+
+
+def _hashes(column: pa.BinaryArray, seed: int) -> Hashes:
+    if column.null_count < len(column):
+        return hash_binary(column, seed)
+    return np.full(len(column), hash_binary(pa.array([b""]), seed)[0])  # most records have no headers
+
+
+def _nulls(column: pa.BinaryArray) -> Hashes | np.uint64:
+    """1 where there is a null; one number for all where they are alike."""
+    if column.null_count in (0, len(column)):
+        return np.uint64(column.null_count > 0)
+    return np.asarray(column.is_null()).astype(np.uint64)
 
 
 def digest(batches: Iterable[pa.RecordBatch]) -> int:

@@ -285,6 +285,10 @@ def _object(
             return at
         if at >= end:
             return NO
+        if edge and byte(at) <= 0x20:
+            at = space(at, end)  # of which there was none, or less, where the edge was learned
+            if at >= end:
+                return NO
         if member == UNWANTED:
             stop = plain_end(at + 1, end) if byte(at) == 0x22 else end
             at = stop + 1 if stop < end and byte(stop) == 0x22 else skip_value(at, end)

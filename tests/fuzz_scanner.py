@@ -42,6 +42,8 @@ WANTED = {
     ("é",): pa.string(),
 }
 BATCH = 2000
+ALONE = 20
+"""Values of a batch that are scanned by themselves as well."""
 NUMBERS = [
     "0",
     "-0",
@@ -301,6 +303,9 @@ def check(values: list[bytes], memory: Guarded, lots: random.Random) -> int:
     scanner = Scanner.of(WANTED)
     assert scanner is not None
     found = scanner.scan(data, ends)
+    for row in lots.sample(range(len(values)), min(ALONE, len(values))):
+        alone = scanner.scan(np.frombuffer(values[row], np.uint8), np.array([0, len(values[row])]))
+        assert alone.accepted[0] == found.accepted[row], ("its neighbours decide whether it is accepted", values[row])
     rows = np.flatnonzero(found.accepted)
     kept = pa.array([values[row] for row in rows.tolist()], pa.binary())
     exact = read_exactly(kept, WANTED)

@@ -74,6 +74,19 @@ def test_what_many_producers_write_needs_no_other_parser() -> None:
     assert scanner.scan(data, ends).accepted.all()
 
 
+def test_spaces_are_no_matter_of_what_came_before() -> None:
+    """Seen: where a record without spaces came first, all with spaces behind the same names were left to the exact parser."""
+    event = {"type": "A", "more": "B", "data": {"n": 1, "x": 2.5}, "last": 3}
+    styles = [(",", ":"), (", ", ": "), (" , ", " :\n"), (",", ":"), (",\t", ":\r\n  ")]
+    values = [json.dumps(event, separators=style).encode() for style in styles for _ in range(10)] * 2
+    scanner = Scanner.of(WANTED)
+    assert scanner is not None
+    data, ends = np.frombuffer(b"".join(values), np.uint8), np.cumsum([0, *map(len, values)])
+    found = scanner.scan(data, ends)
+    assert found.accepted.all()
+    assert found.columns["data", "x"].to_pylist() == [2.5] * len(values)
+
+
 def test_texts_of_both_parsers_share_one_column() -> None:
     good = [f'{{"type":{text}}}'.encode() for text in TEXTS]
     together = read_columns(pa.array([b'{"type":"a"}', *good, b'{"type":"a"}'], pa.binary()), WANTED)
