@@ -47,19 +47,27 @@ node, else its column. One row more than members; the members of node n are ``FI
 UNWANTED, END = -1, -2
 
 EDGE_COLUMNS = 16
-LENGTH, BELOW, BESIDE, MEMBER, NODE, SEEN, TAKEN, COLUMN, LAST, TRIES, SAME = range(11)
+LENGTH, BELOW, MEMBER, NODE, SEEN, TAKEN, COLUMN, FROM, BESIDE, LAST, TRIES, SAME = range(12)
 """Columns of the table of edges (int64). What lies between two values is mostly what lay there in a record before: an *edge* is
-such a literal, where it leads to, and the first edge below (out of there) and the next beside it. Edge 0 is where a record begins;
+such a literal, where it leads from and to, and the edge out of there that is tried first (``BELOW``). Edge 0 is where a record begins;
 its length is the number of edges. ``TAKEN``, ``COLUMN``: kind and column of the member that is wanted. An edge only saves what
 ``_next`` would find out again, in the same place of the same bytes. (There is room for more columns: 128 bytes are two lines of a cache.)
+
+All edges are in buckets as well, by where they lead from and their first bytes, each with the next in its bucket (``BESIDE``).
 
 Where an unwanted value stays the same, an edge is learned that *spans* it, from where the edge to that value begins to the value
 behind it: so it saves what skipping would find out again, too. ``LAST`` is where the edge to an unwanted value last began, ``TRIES``
 how often it was looked whether what follows is what followed then, ``SAME`` how often it was, without a break.
 """
 TRIES_MAX, SAME_MIN = 100, 8
+MULTIPLIERS = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F))
 ROWS_AT_ONCE = 1024
-EDGES_MAX = 1024
+EDGES_MAX = 4096
+BUCKETS_BITS = 12
+HEAD_BYTES = 5
+"""Of a literal that say in which bucket it is; shorter ones have a bucket of their own."""
+TABLE_WORDS = EDGES_MAX * EDGE_COLUMNS + (1 << BUCKETS_BITS)
+"""Edges, and behind them the first edge of each bucket (0: none)."""
 LITERAL_MAX = 2 * BLOCK
 BEHIND = LITERAL_MAX
 
@@ -180,23 +188,39 @@ def _set(edges: int, edge: int, column: int, value: int) -> None:
     put_word(edges + (edge * EDGE_COLUMNS + column) * WORD, np.uint64(value))
 
 
+@inlined
+def _bucket(edges: int, state: int, head: np.uint64) -> np.int64:
+    """Its address."""
+    mixed = (head ^ np.uint64(state) * MULTIPLIERS[1]) * MULTIPLIERS[0]
+    return edges + (EDGES_MAX * EDGE_COLUMNS + np.int64(mixed >> np.uint64(64 - BUCKETS_BITS))) * WORD
+
+
+@inlined
+def _leads(edge: int, at: int, end: int, edges: int, literals: int) -> bool:
+    """Whether its literal is at ``at``."""
+    size, literal = _of(edges, edge, LENGTH), literals + edge * LITERAL_MAX
+    if at + size > end:
+        return False
+    if size <= BLOCK:
+        return differing_bytes(at, literal) & _low_bits(size) == 0
+    behind = differing_bytes(at + BLOCK, literal + BLOCK) & _low_bits(size - BLOCK)
+    return differing_bytes(at, literal) == 0 and behind == 0
+
+
 @kernel
 def _follow(at: int, end: int, state: int, edges: int, literals: int) -> int:
     """The edge out of ``state`` whose literal is at ``at``; 0 when there is none."""
     edge = _of(edges, state, BELOW)
-    while edge != 0:
-        size = _of(edges, edge, LENGTH)
-        if at + size <= end:
-            literal = literals + edge * LITERAL_MAX
-            if size <= BLOCK:
-                if differing_bytes(at, literal) & _low_bits(size) == 0:
-                    return edge
-            elif (
-                differing_bytes(at, literal) == 0
-                and differing_bytes(at + BLOCK, literal + BLOCK) & _low_bits(size - BLOCK) == 0
-            ):
+    if edge == 0 or _leads(edge, at, end, edges, literals):
+        return edge
+    for head in (head_of(at, HEAD_BYTES), np.uint64(0)):
+        edge = signed_word(_bucket(edges, state, head))
+        while edge != 0:
+            if _of(edges, edge, FROM) == state and _leads(edge, at, end, edges, literals):
+                if _of(edges, edge, SAME) != SAME_MIN:  # else the edge that spans more goes first
+                    _set(edges, state, BELOW, edge)
                 return edge
-        edge = _of(edges, edge, BESIDE)
+            edge = _of(edges, edge, BESIDE)
     return 0
 
 
@@ -223,7 +247,10 @@ def _learn(
     if member >= 0:
         _set(edges, edge, TAKEN, names[member, KIND])
         _set(edges, edge, COLUMN, names[member, TARGET])
-    _set(edges, edge, BESIDE, _of(edges, state, BELOW))
+    _set(edges, edge, FROM, state)
+    bucket = _bucket(edges, state, head_of(at, HEAD_BYTES) if size >= HEAD_BYTES else np.uint64(0))
+    _set(edges, edge, BESIDE, signed_word(bucket))
+    put_word(bucket, np.uint64(edge))
     _set(edges, state, BELOW, edge)
     return edge
 
@@ -315,7 +342,7 @@ def scan(
     ascending. ``numbers`` (columns x rows): the bits of a number, or the address of a text. ``sizes``: the bytes of a text,
     ``PRESENT`` for others; -1 where there is nothing (set before). Texts of the columns ``coded`` get codes, a row of ``codes``,
     ``firsts``, ``slots`` and ``counts`` for each (see ``schemas.dictionary.encode``), while their bytes are still near.
-    ``edges``: ``EDGES_MAX`` times ``EDGE_COLUMNS`` zeros; ``literals``: ``EDGES_MAX`` times ``LITERAL_MAX``; ``recent``: three zeros.
+    ``edges``: ``TABLE_WORDS`` zeros; ``literals``: ``EDGES_MAX`` times ``LITERAL_MAX``; ``recent``: three zeros.
     What is done for each value goes by addresses: an array passed to a function that is not inlined is seven numbers put on the stack.
     """
     n = len(offsets) - 1
