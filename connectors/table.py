@@ -20,11 +20,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pyarrow as pa
 
 from connectors import chunks, fs
+from connectors.ahead import made_ahead
 from connectors.changes import Changes, Delta, Parts, Piece, apply, nothing, prepare
 from connectors.copies import mend_copy
 from connectors.generation import Generation, Version, failed, put_aside, reached, show, stage
@@ -64,9 +65,12 @@ LOOKS_OUTWAITED, LOOK_S = 5, 0.01
 PARTS_AHEAD = 2
 """Parts of the changes of a table being made at once, likewise."""
 
+SMALL_PARTS = 4
+"""Changes of so many parts are small: their tables are made beside each other, as one alone does not keep all builders busy. With more,
+one does, and several at once would only take more memory."""
+
 Built = tuple[Chunk, bytes | None]
 """A chunk and the bytes of its file; None where that is there already."""
-Item = TypeVar("Item")
 
 
 def open_writer(
@@ -188,16 +192,16 @@ class Writer:
         """
         self._check_usable()
         assert "cut" in facts and set(changes) <= set(self._specs), "changes name tables of this writer, facts a cut"
-        with ThreadPoolExecutor(BUILDERS) as pool, ThreadPoolExecutor(len(self._specs)) as ahead:
-            return self._commit(changes, facts, pool, ahead)
+        with ThreadPoolExecutor(BUILDERS) as pool, ThreadPoolExecutor(len(self._specs)) as beside:
+            return self._commit(changes, facts, pool, beside if _is_small(changes) else None)
 
     def _commit(
-        self, changes: Mapping[str, Changes | Parts], facts: Mapping[str, Any], pool: Executor, ahead: Executor
+        self, changes: Mapping[str, Changes | Parts], facts: Mapping[str, Any], pool: Executor, beside: Executor | None
     ) -> Manifest:
         deltas = {name: _prepared(self._specs[name], change, pool) for name, change in changes.items()}
         try:
             with fs.locked(self.generation.version.files_lock, shared=True):
-                tables = self._changed(deltas, pool, ahead)
+                tables = self._changed(deltas, pool, beside)
                 fs.fsync_dir(self.generation.version.data)
                 return self._publish(self._next(self.role, facts, tables))
         except OSError as error:
@@ -264,12 +268,14 @@ class Writer:
         table = self.manifest.tables.get(spec.name) if self.manifest else None
         return table.chunks if table else ()
 
-    def _changed(self, deltas: Mapping[str, Iterable[Delta]], pool: Executor, ahead: Executor) -> dict[str, Table]:
+    def _changed(
+        self, deltas: Mapping[str, Iterable[Delta]], pool: Executor, beside: Executor | None
+    ) -> dict[str, Table]:
         """The tables after their changes, with every new file on the disk (the directory is not synced yet)."""
         made: dict[str, list[Chunk]] = {name: [] for name in self._specs}
-        going = {
-            name: _ahead(self._change(spec, deltas.get(name, ()), pool), ahead) for name, spec in self._specs.items()
-        }
+        going = {name: self._change(spec, deltas.get(name, ()), pool) for name, spec in self._specs.items()}
+        if beside is not None:
+            going = {name: made_ahead(built, beside) for name, built in going.items()}
         while going:  # in turns, so that no table waits for what another one holds
             for name in list(going):
                 built = next(going[name], None)
@@ -373,15 +379,8 @@ def _built(part: Chunk | Future[tuple[Chunk, bytes]]) -> Built:
     return (part, None) if isinstance(part, Chunk) else part.result()
 
 
-def _ahead(items: Iterator[Item], ahead: Executor) -> Iterator[Item]:
-    """The same, the first one being made from now on, and each of the others while the one before is taken."""
-    return _following(items, ahead.submit(next, items, None), ahead)
-
-
-def _following(items: Iterator[Item], coming: Future[Item | None], ahead: Executor) -> Iterator[Item]:
-    while (item := coming.result()) is not None:
-        coming = ahead.submit(next, items, None)
-        yield item
+def _is_small(changes: Mapping[str, Changes | Parts]) -> bool:
+    return all(isinstance(change, Changes) or len(change.makers) <= SMALL_PARTS for change in changes.values())
 
 
 def _prepared(spec: TableSpec, changes: Changes | Parts, pool: Executor) -> Iterable[Delta]:

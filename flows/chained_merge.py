@@ -60,6 +60,7 @@ class ChainedMerge(ViewMerge):
     def add(self, delta: Delta) -> None:
         self._inner.add(delta)
         self.moved, self.changed_groups = self._inner.moved, self._inner.changed_groups
+        self.kept_bytes = self._inner.kept_bytes
 
     def final_groups(self) -> int:
         return self._inner.final_groups()

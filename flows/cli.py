@@ -137,7 +137,7 @@ def run(
     until: str | None,
     origin: str | None,
     allow_dead_letters: bool,
-    commit_interval: float,
+    commit_interval: float | None,
     quiet: bool,
     process_id: int | None,
     addresses: str | None,

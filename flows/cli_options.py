@@ -74,9 +74,7 @@ def options(*names: str) -> Decorator:
         "interval": click.option(
             "--commit-interval",
             type=click.FloatRange(min=0.0),
-            default=1.0,
-            show_default=True,
-            help="Seconds between commits.",
+            help="Seconds between commits, at least.  [default: 1; 5 with --until, and then more seldom]",
         ),
     }
 

@@ -25,6 +25,8 @@ from schemas.errors import DataError
 SHAPE_SAMPLE = 10_000
 """Records of a category after which a run asks whether they are events at all."""
 COLLECTION_S = 60.0
+KEPT_BYTES_MAX = 1 << 27
+"""Of late events, dead letters and rows of events: with more a view commits, since it only gathers them."""
 FINAL_GROUPS_MAX = 1 << 17
 """Final groups that a view holds; with more it commits, whatever that takes: only a commit lets go of them, and as each is written
 once, waiting would save nothing."""
@@ -32,9 +34,9 @@ once, waiting would save nothing."""
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """``interval_s``: seconds between commits. ``allow_dead_letters``: go on even if most records are dead."""
+    """``interval_s``: seconds between commits (None: see ``flows.pacing``). ``allow_dead_letters``: go on even if most records are dead."""
 
-    interval_s: float = 1.0
+    interval_s: float | None = None
     allow_dead_letters: bool = False
 
 
@@ -42,8 +44,16 @@ class Committer:
     """Owns the writer of one view while a job runs."""
 
     def __init__(
-        self, projection: Projection, writer: Writer, standing: Standing, pace: Pace, close: Callable[[Writer], None]
+        self,
+        projection: Projection,
+        writer: Writer,
+        standing: Standing,
+        pace: Pace,
+        close: Callable[[Writer], None],
+        *,
+        ends: bool,
     ) -> None:
+        """``ends``: whether the job ends by itself; ``close``: what to do with the writer in the end."""
         self.projection, self.writer, self._standing, self._pace, self._close = (
             projection,
             writer,
@@ -54,7 +64,7 @@ class Committer:
         stored = writer.read if writer.manifest else None
         self.merge: ViewMerge = merge_of(projection, standing.progress, stored)
         self._ended: set[Place] = set()
-        self._pacing = Pacing(pace.interval_s, monotonic())
+        self._pacing = Pacing(pace.interval_s, monotonic(), ends=ends)
         self._collection_due = monotonic() + COLLECTION_S
 
     def add(self, delta: Delta) -> None:
@@ -67,6 +77,8 @@ class Committer:
         self._check_shape(self._has_ended)
         if not self.merge.moved:
             return False
+        if self.merge.kept_bytes >= KEPT_BYTES_MAX:
+            return True
         changed = self.merge.changed_groups
         if changed >= FINAL_GROUPS_MAX and self.merge.final_groups() >= FINAL_GROUPS_MAX:
             return True

@@ -240,7 +240,8 @@ class Job:
         writer = target.open()
         try:
             self._check_unmoved(view, writer)
-            return Committer(target.projection, writer, self._standings[view], self.pace, target.close)
+            standing, ends = self._standings[view], self.until is not None
+            return Committer(target.projection, writer, standing, self.pace, target.close, ends=ends)
         except BaseException:
             target.close(writer)
             raise

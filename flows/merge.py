@@ -96,6 +96,7 @@ class ViewMerge:
         self._dead: list[pa.Table] = []
         self.moved = False
         self.changed_groups = 0
+        self.kept_bytes = 0  # of what is only gathered until the next commit
 
     def add(self, delta: Delta) -> None:
         place = (delta.category, delta.partition)
@@ -114,6 +115,7 @@ class ViewMerge:
             self._take(place, delta)
         self._late.append(delta.late)
         self._dead.append(delta.dead_letters)
+        self.kept_bytes += delta.late.nbytes + delta.dead_letters.nbytes
 
     def _take(self, place: Place, delta: Delta) -> None:
         self._changed[place].append(self._partials[place].put(delta.groups, delta.ids))

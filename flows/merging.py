@@ -48,6 +48,7 @@ class EventTableMerge(ViewMerge):
     def _take(self, place: Place, delta: Delta) -> None:
         self._rows_of[place].append(delta.groups)
         self.changed_groups += delta.groups.num_rows
+        self.kept_bytes += delta.groups.nbytes
 
     def _tables(self) -> dict[str, Changes]:
         rows, partials, *_ = table_specs(self.projection)

@@ -85,6 +85,8 @@ class OrderedMerge(ViewMerge):
         self._arrived[place[0]].append(delta.groups)
         self.changed_groups += delta.groups.num_rows
         self._arrivals += delta.groups.num_rows
+        if self.projection.select:
+            self.kept_bytes += delta.groups.nbytes  # about what comes of them
         if self._arrivals > WAITING_MAX:
             self._release()
 
