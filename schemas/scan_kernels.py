@@ -247,6 +247,8 @@ def _learn(
     if member >= 0:
         _set(edges, edge, TAKEN, names[member, KIND])
         _set(edges, edge, COLUMN, names[member, TARGET])
+    for column in (BELOW, LAST, TRIES, SAME):
+        _set(edges, edge, column, 0)
     _set(edges, edge, FROM, state)
     bucket = _bucket(edges, state, head_of(at, HEAD_BYTES) if size >= HEAD_BYTES else np.uint64(0))
     _set(edges, edge, BESIDE, signed_word(bucket))
@@ -288,11 +290,8 @@ def _object(
     ``number``, ``size``: addresses of where the value of the first column goes; those of the other columns go so many ``rows`` behind.
     """
     state, node, seen, first = 0, 0, np.int64(0), True
-    skipped, origin, began = (
-        0,
-        0,
-        at,
-    )  # the edge to an unwanted value just skipped (0: none), from where it leads, and where it began
+    # The edge to the unwanted value that was just skipped (0: none was), from where it leads, and where it began.
+    skipped, origin, began = 0, 0, at
     while True:
         before, here = at, state
         edge = _follow(at, end, state, edges, literals) if state >= 0 else 0
@@ -342,11 +341,13 @@ def scan(
     ascending. ``numbers`` (columns x rows): the bits of a number, or the address of a text. ``sizes``: the bytes of a text,
     ``PRESENT`` for others; -1 where there is nothing (set before). Texts of the columns ``coded`` get codes, a row of ``codes``,
     ``firsts``, ``slots`` and ``counts`` for each (see ``schemas.dictionary.encode``), while their bytes are still near.
-    ``edges``: ``TABLE_WORDS`` zeros; ``literals``: ``EDGES_MAX`` times ``LITERAL_MAX``; ``recent``: three zeros.
+    ``edges``: ``TABLE_WORDS``, ``literals``: ``EDGES_MAX`` times ``LITERAL_MAX``, whatever is in them; ``recent``: three zeros.
     What is done for each value goes by addresses: an array passed to a function that is not inlined is seven numbers put on the stack.
     """
     n = len(offsets) - 1
-    edges[0] = 1
+    # Edge 0 and the buckets are cleared; the rest is as good as not there.
+    edges[:EDGE_COLUMNS] = edges[EDGES_MAX * EDGE_COLUMNS :] = 0
+    edges[LENGTH] = 1
     ways, literal, remembered = edges.ctypes.data, literals.ctypes.data, recent.ctypes.data
     number, size = numbers.ctypes.data, sizes.ctypes.data
     for first in range(0, n, ROWS_AT_ONCE):

@@ -71,8 +71,8 @@ class Scanner:
         texts = self._texts
         codes, firsts = np.empty((len(texts), n), np.int32), np.empty((len(texts), n), np.int64)
         slots, counts = np.full((len(texts), slots_for(n)), -1, np.int32), np.zeros(len(texts), np.int64)
-        accepted, edges = np.zeros(n, np.bool_), np.zeros(kernels.TABLE_WORDS, np.int64)
-        literals, recent = np.zeros(kernels.EDGES_MAX * kernels.LITERAL_MAX, np.uint8), np.zeros(3, np.int64)
+        accepted, edges = np.zeros(n, np.bool_), np.empty(kernels.TABLE_WORDS, np.int64)
+        literals, recent = np.empty(kernels.EDGES_MAX * kernels.LITERAL_MAX, np.uint8), np.zeros(3, np.int64)
         kernels.scan(
             data.ctypes.data,
             offsets,
