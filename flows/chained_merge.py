@@ -158,8 +158,8 @@ class ChainedMerge(ViewMerge):
         ordered = members[sorted_order(self._held.keys.keys(members))]
         fold = PartitionFold(self.projection, *TOGETHER, Progress(0), None)
         fold.fold_in_order(self._decoded(self._held.rows(ordered)), [], [])
-        partials = Partials(self.projection)
-        ids = partials.put(fold.delta().groups)
+        partials, delta = Partials(self.projection), fold.delta()
+        ids = partials.put(delta.groups, delta.told)
         touched = Touched.of([partials], [ids], [True])
         return self._table(touched.groups, partials.rows(touched.ids[0]))
 

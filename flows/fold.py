@@ -27,7 +27,9 @@ from flows.hops import Hops
 from flows.partials import NO_GROUPS, Partials
 from flows.progress import NO_WATERMARK, Progress
 from flows.projection import Projection
+from flows.room import with_room
 from flows.sessions import Sessions
+from flows.told import GroupsHere, GroupsSent
 from flows.verdicts import Judge, Verdicts
 from flows.windows import Hopping, Session
 from schemas.canonical import encode
@@ -81,9 +83,9 @@ class Delta:
     end: bool = False
     gone: pa.BinaryArray = field(default_factory=lambda: NO_GROUPS)
     """Groups that are no more, to be removed before the others are put: sessions that moved or became one with others."""
-    ids: Ints | None = None
-    """The ids of the groups in the fold, which has them from its partials and then in order of appearance; None where it forgets
-    some, or does not tell of all."""
+    told: GroupsHere | GroupsSent | None = None
+    """Which groups ``groups`` are of, without their keys then: by the ids of the fold, which has them from its partials and then in order
+    of appearance; None where it forgets some, or does not tell of all."""
 
 
 class PartitionFold:
@@ -97,7 +99,6 @@ class PartitionFold:
         self._plain, self._computed = _split(projection.expressions(), projection.reads)
         self._event_rows = EventRows(projection) if projection.select else None
         self._entities = entities_of(projection)
-        self._tells_ids = projection.window is None and not projection.select and not projection.fold
         self.progress = resume.copy()
         self._partials = Sessions(projection) if isinstance(projection.window, Session) else Partials(projection)
         if partials is not None:
@@ -168,7 +169,9 @@ class PartitionFold:
     def delta(self, *, end: bool = False) -> Delta:
         """Everything since the last delta; closed windows are then forgotten here (the view keeps them until final)."""
         ids = np.sort(np.concatenate([np.empty(0, np.int64), *self._changed]))
-        groups, gone = (self._event_rows.take(), NO_GROUPS) if self._event_rows else self._partials.told(ids)
+        groups, gone, told = (
+            (self._event_rows.take(), NO_GROUPS, None) if self._event_rows else self._partials.told(ids)
+        )
         delta = Delta(
             self.projection.title,
             self.category,
@@ -180,7 +183,7 @@ class PartitionFold:
             pa.Table.from_batches(self._dead, DEAD_LETTERS),
             end,
             gone,
-            ids if self._tells_ids else None,
+            told,
         )
         self._start = self.progress.next_offset
         self._late, self._dead = [], []
@@ -309,10 +312,7 @@ class PartitionFold:
         return array if rows is None else array.take(pa.array(rows))
 
     def _mark_changed(self, ids: Ints) -> None:
-        if len(self._is_changed) < len(self._partials):
-            larger = np.zeros(2 * len(self._partials), np.bool_)
-            larger[: len(self._is_changed)] = self._is_changed
-            self._is_changed = larger
+        self._is_changed = with_room(self._is_changed, len(self._partials))
         fresh = np.empty(len(ids), np.int64)
         count = kernels.mark(ids, self._is_changed, fresh)
         self._changed.append(fresh[:count].copy())

@@ -2,7 +2,8 @@
 
 Every key column becomes a column of numbers that tells its values apart (codes of a dictionary, values, bits); a small hash
 table over pairs of numbers gives local ids, dense and in order of first appearance, which make pairs with the numbers of a
-third column, and so on. What the numbers are is nobody's business outside: a slice is grouped anew each time.
+third column, and so on. (The codes of one column alone need no table.) What the numbers are is nobody's business outside: a
+slice is grouped anew each time.
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ MULTIPLIER, SECOND_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2A
 def distinct_rows(keys: Sequence[pa.Array]) -> tuple[Ints, Ints]:
     """The local group of each row, and the first row of each group. Two groups may have the same key where a dictionary has a
     value twice: who looks keys up does not mind."""
+    keys = [key.dictionary_encode() if key.type == pa.string() else key for key in keys]
+    if len(keys) == 1 and keys[0].type == TEXTS:
+        return _by_code(_codes(keys[0]), len(keys[0].dictionary))
     numbers = [_numbers(key) for key in keys]
     ids, firsts = _grouped(numbers[0], numbers[min(1, len(numbers) - 1)])
     for more in numbers[2:]:
@@ -62,8 +66,6 @@ def _larger(array: Ints, size: int) -> Ints:
 
 def _numbers(key: pa.Array) -> Ints:
     """A number for each value, different ones for different values; a null is none of them."""
-    if key.type == pa.string():
-        key = key.dictionary_encode()
     # Copies, as the kernel would be compiled once more for memory that cannot be written to.
     if key.type == TEXTS:
         return _codes(key).astype(np.int64)
@@ -76,6 +78,24 @@ def _numbers(key: pa.Array) -> Ints:
 def _codes(key: pa.DictionaryArray) -> npt.NDArray[np.int32]:
     indices = key.indices
     return np.asarray(indices.fill_null(-1) if indices.null_count else indices)
+
+
+@maker
+def _by_code(codes: npt.NDArray[np.int32], count: int) -> tuple[Ints, Ints]:
+    """Groups of rows with the same code, of ``count`` that there may be, or -1: each has its place, and nothing is looked for."""
+    places, ids, firsts = (
+        np.full(count + 1, -1, np.int32),
+        np.empty(len(codes), np.int64),
+        np.empty(len(codes), np.int64),
+    )
+    found = 0
+    for row in range(len(codes)):
+        place = codes[row] + 1
+        if places[place] < 0:
+            places[place], firsts[found] = found, row
+            found += 1
+        ids[row] = places[place]
+    return ids, firsts[:found].copy()
 
 
 @inlined

@@ -205,7 +205,9 @@ class Job:
             waited = monotonic() - self._flushed.get(place, 0.0) > FLUSH_S
             return self._deltas(place, at_least=0 if waited else CHANGED_GROUPS_MAX)
         if isinstance(arrival, End):
-            return self._deltas((arrival.category, arrival.partition), end=True)
+            last = self._deltas((arrival.category, arrival.partition), end=True)
+            del self._pipelines[(arrival.category, arrival.partition)]  # the last commit needs what it held
+            return last
         sent = [found for p in arrival.partitions for found in self._deltas((arrival.category, p))]
         return sent + [(view, None) for view in self.views]
 

@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 from connectors.changes import Changes, Parts
 from connectors.manifest import TableSpec
 from flows.accumulators import State
+from flows.changed import ChangedGroups, union
 from flows.finishing import PRESENT, row_changes
 from flows.fold import DEAD_LETTERS, LATE, Delta
 from flows.one_partition import check_one_partition
@@ -41,8 +42,6 @@ BLOCK_GROUPS = 1 << 16
 """Groups whose rows are made together: few enough that what is needed in between stays small."""
 MAKERS = 2
 """Threads that make rows of sessions beside each other, where there are many."""
-FEW = 64
-"""One in so many groups is few: quicker to sort than to tick off among all."""
 _NONE = np.empty(0, np.int64)
 Place = tuple[str, int]
 """(category, partition)"""
@@ -91,7 +90,7 @@ class ViewMerge:
         self._forget_changes()
 
     def _forget_changes(self) -> None:
-        self._changed: dict[Place, list[Ints]] = {place: [] for place in self.progress}  # ids of groups
+        self._changed = {place: ChangedGroups() for place in self.progress}
         self._late: list[pa.Table] = []
         self._dead: list[pa.Table] = []
         self.moved = False
@@ -118,9 +117,8 @@ class ViewMerge:
         self.kept_bytes += delta.late.nbytes + delta.dead_letters.nbytes
 
     def _take(self, place: Place, delta: Delta) -> None:
-        self._changed[place].append(self._partials[place].put(delta.groups, delta.ids))
-        if sum(map(len, self._changed[place])) > 2 * len(self._partials[place]):
-            self._changed[place] = [self._changed_in(place)]
+        ids = self._partials[place].put(delta.groups, delta.told)
+        self._changed[place].add(ids, len(self._partials[place]))
         self.changed_groups += delta.groups.num_rows
 
     def changes(self) -> dict[str, Changes | Parts]:
@@ -143,7 +141,10 @@ class ViewMerge:
         """Changes of the rows and of the partials."""
         final, changed = self._final(), self._changed_ids()
         places = list(self._partials.values())
-        given = [union(changed[place], ids, len(self._partials[place])) for place, ids in final.items()]
+        given = [
+            union(changed[place], ids, len(self._partials[place])) if len(ids) else changed[place]
+            for place, ids in final.items()
+        ]
         is_all = [len(ids) == len(part) for ids, part in zip(given, places, strict=True)]
         parts = [_Part(places, block, is_all) for block in blocks(places, given, BLOCK_GROUPS)]
         stored = self._stored(changed, final)
@@ -188,10 +189,7 @@ class ViewMerge:
         return {place: partials.ended(until) for place, partials in self._partials.items()}
 
     def _changed_ids(self) -> dict[Place, Ints]:
-        return {place: self._changed_in(place) for place in self._changed}
-
-    def _changed_in(self, place: Place) -> Ints:
-        return union(np.concatenate([_NONE, *self._changed[place]]), _NONE, len(self._partials[place]))
+        return {place: changed.ids(len(self._partials[place])) for place, changed in self._changed.items()}
 
     def _rows(self, part: _Part) -> Changes:
         touched = part.touched()
@@ -310,16 +308,6 @@ class _Part:
             if found is None:
                 found = self._kept = Touched.of(*self._asked)
             return found
-
-
-def union(some: Ints, others: Ints, count: int) -> Ints:
-    """The distinct ids among these, ascending, of ``count`` that there are."""
-    if FEW * (len(some) + len(others)) < count:
-        return np.unique(np.concatenate([some, others]))  # a small commit does not look through all groups
-    there = np.zeros(count, np.bool_)
-    there[some] = True
-    there[others] = True
-    return np.flatnonzero(there)
 
 
 def _in_parts(makers: Sequence[Callable[[], Changes]]) -> Changes | Parts:

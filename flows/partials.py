@@ -16,6 +16,8 @@ from flows.accumulators import ARROW, State
 from flows.entries import as_binary
 from flows.groups import GroupTable
 from flows.projection import Projection
+from flows.room import room_for
+from flows.told import GroupsHere, GroupsSent
 from flows.windows import Session
 from schemas.canonical import decode
 from schemas.compiled import maker
@@ -34,6 +36,8 @@ WINDOW_END = pa.field("window_end", TIMESTAMP, nullable=False)
 """Stored where it does not follow from the start: of sessions."""
 WINDOW_BYTES = 9
 """Of a group, the encoding of its window's start."""
+ITEM_BYTES = 8
+"""Of a field of a partial."""
 NO_GROUPS = pa.array([], pa.binary())
 
 
@@ -83,11 +87,15 @@ class Partials:
     def _make_room(self, known: int) -> None:
         """For the groups that are new since so many were known."""
         if len(self.table) > self._room:
-            self._extend(max(1024, 2 * len(self.table)))
+            self._extend(max(1024, self._room_for(len(self.table))))
         if self.projection.window and len(self.table) > known:
             fresh = np.arange(known, len(self.table))
             (starts,) = decode_prefix(self.table.keys(fresh))
             self.window_start[fresh], self.window_end[fresh] = starts, self.projection.window.ends(starts)
+
+    def _room_for(self, count: int) -> int:
+        has_objects = any(array.dtype == object for state in self.states for array in state.values())
+        return 2 * count if has_objects else room_for(count, ITEM_BYTES)  # each place of those is written to: None
 
     def _extend(self, larger: int) -> None:
         self._room = larger
@@ -95,13 +103,17 @@ class Partials:
             self.window_start, self.window_end = (extended(a, larger) for a in (self.window_start, self.window_end))
         self.states = [{field: extended(a, larger) for field, a in state.items()} for state in self.states]
 
-    def put(self, batch: pa.RecordBatch, ids: Ints | None = None) -> Ints:
+    def put(self, batch: pa.RecordBatch, told: GroupsHere | GroupsSent | None = None) -> Ints:
         """Take over whole partials (schema ``self.schema``), replacing what was there; returns their ids.
 
-        ``ids``: those that the groups have where they come from, if groups have the same ids there as here.
+        ``told``: which groups they are of, if groups have the same ids where they come from as here; ``batch`` has no keys then.
         """
-        ids = self.intern(batch.column("group")) if ids is None else self._follow(batch.column("group"), ids)
-        at = 1
+        if told is not None:
+            return self._put(self._follow(told), batch, 0)
+        return self._put(self.intern(batch.column(0)), batch, 1)
+
+    def _put(self, ids: Ints, batch: pa.RecordBatch, at: int) -> Ints:
+        """The fields of partials, which begin with column ``at``."""
         if WINDOW_END.name in batch.schema.names:
             self.window_end[ids] = np.asarray(batch.column(at).cast(pa.int64()))
             at += 1
@@ -114,28 +126,36 @@ class Partials:
     def load(self, batch: pa.RecordBatch) -> None:
         """Take over stored partials, of groups that are all new and none twice: they get their ids in this order, and are only looked
         up by who comes to look for one."""
-        self.put(batch, np.arange(len(batch)))
+        self._put(self._follow(GroupsSent(np.arange(len(batch)), batch.column(0))), batch, 1)
 
-    def _follow(self, groups: pa.BinaryArray, ids: Ints) -> Ints:
+    def _follow(self, told: GroupsHere | GroupsSent) -> Ints:
         known = len(self.table)
-        if not self.table.follow(groups, ids):
+        if not told.are_taken_over_by(self.table):
             msg = f"projection {self.projection.title}: groups whose numbers are not those of their partition's fold"
             raise StoreError(msg, do="start the run again: it goes on from the last commit")
         self._make_room(known)
-        return ids
+        return told.ids
 
     def get(self, ids: Ints) -> pa.RecordBatch:
         """Partials of groups, schema ``self.schema``."""
-        columns = [self.table.keys(ids)]
+        return pa.record_batch([self.table.keys(ids), *self._fields(ids)], schema=self.schema)
+
+    def _fields(self, ids: Ints) -> list[pa.Array]:
+        """What a partial has beside its group."""
+        columns: list[pa.Array] = []
         if WINDOW_END.name in self.schema.names:
             columns.append(pa.array(self.window_end[ids]).cast(TIMESTAMP))
         for array in (array for state in self.states for array in state.values()):
-            columns.append(arrow_of(array[ids], self.schema.field(len(columns)).type))
-        return pa.record_batch(columns, schema=self.schema)
+            columns.append(arrow_of(array[ids], self.schema.field(len(columns) + 1).type))
+        return columns
 
-    def told(self, ids: Ints) -> tuple[pa.RecordBatch, pa.BinaryArray]:
-        """What a view is told of groups that changed: their partials, and which groups are no more (none: bounds are known ahead)."""
-        return self.get(ids), NO_GROUPS
+    def told(self, ids: Ints) -> tuple[pa.RecordBatch, pa.BinaryArray, GroupsHere | None]:
+        """What a view is told of the groups (ascending) that changed: their partials, which groups are no more (none: bounds are known
+        ahead), and which they are of where ids stay, as no group is forgotten; the partials have no keys then."""
+        if self.projection.window or self.projection.fold:
+            return self.get(ids), NO_GROUPS, None
+        fields = pa.schema(list(self.schema)[1:])
+        return pa.record_batch(self._fields(ids), schema=fields), NO_GROUPS, GroupsHere(ids, self.table.shared())
 
     def rows(self, ids: Ints) -> list[State]:
         """Copies of the states of groups."""

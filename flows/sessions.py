@@ -95,8 +95,9 @@ class Sessions:
         self._count = n
         self._link()
 
-    def told(self, ids: Ints) -> tuple[pa.RecordBatch, pa.BinaryArray]:
-        """Partials of those sessions that are still there, and the groups under which the view knows others that are not."""
+    def told(self, ids: Ints) -> tuple[pa.RecordBatch, pa.BinaryArray, None]:
+        """Partials of those sessions that are still there, and the groups under which the view knows others that are not (their ids are
+        not those of the view)."""
         ids = ids[self.key[ids] != NONE]
         moved = ids[(self._told[ids] != UNTOLD) & (self._told[ids] != self.start[ids])]
         absorbed = np.concatenate([np.empty(0, np.int64), *self._absorbed])
@@ -109,7 +110,7 @@ class Sessions:
         columns = [self._groups(self.start[ids], self.key[ids]), pa.array(self.end[ids]).cast(TIMESTAMP)]
         for array in (array for state in self.states for array in state.values()):
             columns.append(pa.array(array[ids], self.schema.field(len(columns)).type, from_pandas=False))
-        return pa.record_batch(columns, schema=self.schema), pa.concat_arrays(gone)
+        return pa.record_batch(columns, schema=self.schema), pa.concat_arrays(gone), None
 
     def ended(self, until: int) -> Ints:
         """Sessions that end at or before ``until``, and those that are no more."""

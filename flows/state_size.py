@@ -28,7 +28,7 @@ SESSION_BYTES = 6 * 8
 COPIES = 2
 """The fold has the groups of its partition, and the merge those of all."""
 SPARE = 2
-"""Arrays grow by doubling: so many times as large as needed, at most."""
+"""Arrays grow by doubling: so many times as large as needed, at most. (Large ones get more room, which takes no memory while it is empty.)"""
 
 
 def state_of(projection: Projection) -> dict[str, Any] | None:

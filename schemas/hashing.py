@@ -28,7 +28,11 @@ P5 = np.uint64(0x27D4EB2F165667C5)
 
 def hash_binary(array: pa.Array, seed: int = 0) -> Words:
     """The XXH64 of every value of a (large) binary or string array, sliced or not. A null hashes as empty bytes."""
-    data, offsets = binary_buffers(array)
+    return hash_values(*binary_buffers(array), seed)
+
+
+def hash_values(data: Bytes, offsets: Ints, seed: int = 0) -> Words:
+    """The XXH64 of each ``data[offsets[i]:offsets[i + 1]]``."""
     result, ok = _hash_all(data, offsets, np.uint64(seed))
     if not ok:
         msg = "an array with offsets outside its data"

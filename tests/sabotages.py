@@ -205,8 +205,8 @@ SABOTAGES = [
         "float-in-order-of-arrival",
         "partials are merged in the order in which they came",
         "flows/merge.py",
-        "self._partials[place].put(delta.groups, delta.ids)",
-        "self._partials[place] = self._partials.pop(place); self._partials[place].put(delta.groups, delta.ids)",
+        "self._partials[place].put(delta.groups, delta.told)",
+        "self._partials[place] = self._partials.pop(place); self._partials[place].put(delta.groups, delta.told)",
         folds("groups"),
     ),
     Sabotage(

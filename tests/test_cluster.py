@@ -13,6 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pipelines
 import pyarrow as pa
 import pytest
@@ -22,10 +23,12 @@ from pipelines import NAMES, append, command, digests, digests_of_all, events, f
 from connectors import open_log, open_view
 from connectors.log import Slice
 from flows import rebuild, run
-from flows.flights import departures_by_hour
+from flows.flights import aircraft, departures_by_hour
 from flows.fold import Delta, PartitionFold
+from flows.partials import Partials
 from flows.pipeline import PartitionPipeline
 from flows.progress import Progress
+from flows.told import GroupsHere
 from schemas.errors import RefoldError
 from schemas.flights import flights
 
@@ -163,6 +166,26 @@ def test_a_delta_crosses_whole_and_carries_only_what_changed() -> None:
     assert arrived.groups.equals(delta.groups)
     assert 0 < delta.groups.num_rows <= 20
     assert len(packed) < 20_000, "the slice that it was folded from has hundreds of kilobytes"
+
+
+def test_a_delta_of_a_view_without_windows_carries_the_keys_of_what_changed_and_no_others() -> None:
+    many, few = slices(1, 4000)
+    fold = PartitionFold(aircraft, "flights", 1, Progress(0), None)
+    pipeline = PartitionPipeline(flights, [fold])
+    pipeline.fold(many)
+    (first,) = pipeline.deltas()
+    pipeline.fold(few)
+    (second,) = pipeline.deltas()
+    packed = pickle.dumps(second)
+    assert isinstance(second.told, GroupsHere)
+    assert len(packed) < 20_000, "the fold knows hundreds of aircraft"
+    here, there = Partials(aircraft), Partials(aircraft)
+    for delta in (first, second):
+        sent = pickle.loads(pickle.dumps(delta))
+        assert there.put(sent.groups, sent.told).tolist() == here.put(delta.groups, delta.told).tolist()
+    every = np.arange(len(here))
+    assert len(here) > 400
+    assert here.get(every).equals(there.get(every))
 
 
 def test_late_events_and_dead_letters_cross_without_the_slice_they_came_from() -> None:

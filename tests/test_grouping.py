@@ -48,6 +48,17 @@ def test_rows_are_together_when_all_their_values_are_the_same(keys: list[pa.Arra
     assert (ids.tolist(), firsts.tolist()) == places(keys)
 
 
+@given(st.lists(st.none() | st.sampled_from(["", "a", "b", "ab"]), max_size=40), st.integers(0, 40), st.booleans())
+def test_texts_of_a_dictionary_are_grouped_whatever_else_is_in_it(
+    names: list[str | None], first: int, are_two: bool
+) -> None:
+    beside = pa.array(["zz", *names], pa.string()).dictionary_encode()
+    key = beside[1:].slice(first)
+    keys = [key] * (2 if are_two else 1)
+    ids, firsts = distinct_rows(keys)
+    assert (ids.tolist(), firsts.tolist()) == places(keys)
+
+
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_more_groups_than_the_first_table_holds(count: int) -> None:
     wide = np.random.default_rng(7).integers(0, 3 * grouping.FIRST_SLOTS, 8 * grouping.FIRST_SLOTS)

@@ -1,0 +1,54 @@
+"""The groups of a place that changed since the last commit: a list of ids while they are few, marks among all groups when they are many."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from flows.room import with_room
+
+Ints = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+
+FEW = 64
+"""One in so many groups is few: quicker to sort than to tick off among all."""
+_NONE = np.empty(0, np.int64)
+
+
+class ChangedGroups:
+    """What a small commit does must not depend on how many groups there are; and what a replay changes, nearly all of them, must
+    not be kept eight bytes each."""
+
+    def __init__(self) -> None:
+        self._listed: list[Ints] = []
+        self._count = 0  # of those, some perhaps twice
+        self._marks: Mask = np.zeros(0, np.bool_)
+
+    def add(self, ids: Ints, known: int) -> None:
+        """``known``: how many groups there are by now."""
+        self._listed.append(ids)
+        self._count += len(ids)
+        if FEW * self._count >= known:
+            self._marks = with_room(self._marks, known)
+            for listed in self._listed:
+                self._marks[listed] = True
+            self._listed, self._count = [], 0
+
+    def ids(self, known: int) -> Ints:
+        """The distinct ids, ascending."""
+        listed = np.concatenate([_NONE, *self._listed])
+        if not len(self._marks):
+            return union(listed, _NONE, known)
+        marks = with_room(self._marks, known)
+        marks[listed] = True
+        return np.flatnonzero(marks[:known])
+
+
+def union(some: Ints, others: Ints, known: int) -> Ints:
+    """The distinct ids among these, ascending, of so many that there are."""
+    if FEW * (len(some) + len(others)) < known:
+        return np.unique(np.concatenate([some, others]))  # a small commit does not look through all groups
+    there = np.zeros(known, np.bool_)
+    there[some] = True
+    there[others] = True
+    return np.flatnonzero(there)
