@@ -26,9 +26,10 @@ BOUNDS_BYTES = 8 + 8
 SESSION_BYTES = 6 * 8
 """Where a session starts and ends, its key, its neighbour, its level, and what the view knows of it."""
 COPIES = 2
-"""The fold has the groups of its partition, and the merge those of all."""
+"""The fold has the groups of its partition, and the merge those of all. (Keys it has in common with the folds of its process, where no
+group is ever forgotten.)"""
 SPARE = 2
-"""Arrays grow by doubling: so many times as large as needed, at most. (Large ones get more room, which takes no memory while it is empty.)"""
+"""Arrays grow by doubling: so many times as large as needed, at most. (More room than that takes no memory while it is empty.)"""
 
 
 def state_of(projection: Projection) -> dict[str, Any] | None:

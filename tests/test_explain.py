@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 import pytest
@@ -25,6 +26,7 @@ from flows.explained_text import lines_of
 from flows.explained_words import duration, instant_words
 from flows.explaining import explain, starts_of, stored_of
 from flows.flights import aircraft, departures_by_hour
+from flows.groups import GroupTable
 from flows.matching import EVER, matching
 from flows.partials import Partials
 from flows.picturing import LINES_MAX, Picture, picture_of
@@ -282,6 +284,11 @@ def groups_of(projection: Projection, n: int) -> pa.BinaryArray:
     return encode([*starts, *keys])
 
 
+def arrays_of(table: GroupTable) -> list[npt.NDArray[Any]]:
+    both = [*vars(table).values(), *vars(table._list).values()]
+    return [value for value in both if isinstance(value, np.ndarray)]
+
+
 @pytest.mark.parametrize("projection", [departures_by_hour, aircraft, of_items, order_states], ids=lambda p: p.name)
 @pytest.mark.parametrize("n", [1_100, 2_049, 20_000])
 def test_the_memory_said_is_that_of_the_arrays(projection: Projection, n: int) -> None:
@@ -291,7 +298,7 @@ def test_the_memory_said_is_that_of_the_arrays(projection: Projection, n: int) -
     for first in range(0, n, 1000):
         partials.intern(groups_of(projection, n).slice(first, 1000))
     arrays = [array for values in partials.states for array in values.values()]
-    owned = [value for value in vars(partials.table).values() if isinstance(value, np.ndarray)]
+    owned = arrays_of(partials.table)
     taken = sum(array.nbytes for array in [*arrays, partials.window_start, partials.window_end, *owned])
     least, most = memory_of(state, n)
     texts = 8 * len(projection.key) * n
@@ -306,7 +313,7 @@ def test_the_memory_of_sessions_is_that_of_the_arrays() -> None:
     list(partials.portions(keys, np.arange(n)))
     arrays = [array for values in partials.states for array in values.values()]
     owned = [value for value in vars(partials).values() if isinstance(value, np.ndarray)]
-    owned += [value for value in vars(partials.keys).values() if isinstance(value, np.ndarray)]
+    owned += arrays_of(partials.keys)
     least, most = memory_of(state, n)
     assert (
         least / state["copies"] <= sum(array.nbytes for array in [*arrays, *owned]) <= most / state["copies"] + 16 * n
