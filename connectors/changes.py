@@ -36,11 +36,12 @@ class Changes:
 
     ``upserts``: the table's columns by name, no primary key twice. ``deletes``: keys as ``schemas.canonical.encode``
     makes them of the primary key's columns; those that are not in the table are ignored. Deletes come first: a key in
-    both stays, with the new row.
+    both stays, with the new row. ``keys``: the encoded primary keys of ``upserts``, where they are at hand.
     """
 
     upserts: pa.Table
     deletes: pa.BinaryArray | None = None
+    keys: pa.BinaryArray | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,7 @@ def prepare(spec: TableSpec, changes: Changes) -> list[Delta]:
 
     New rows that come in order, and nothing to remove, are taken batch by batch as they are. Raises ``UsageError``.
     """
-    if changes.deletes is None and (found := _in_order(spec, changes.upserts)) is not None:
+    if changes.deletes is None and (found := _in_order(spec, changes.upserts, changes.keys)) is not None:
         return found
     rows = conform(spec, changes.upserts)
     removed = changes.deletes if changes.deletes is not None else pa.array([], pa.binary())
@@ -107,12 +108,14 @@ def prepare(spec: TableSpec, changes: Changes) -> list[Delta]:
     return [Delta(distinct, before, rows.take(pa.array(source[source >= 0])), ends_chunk(distinct, spec.chunk_rows))]
 
 
-def _in_order(spec: TableSpec, rows: pa.Table) -> list[Delta] | None:
-    """A delta for each batch of ``rows``; None when their keys do not ascend."""
+def _in_order(spec: TableSpec, rows: pa.Table, given: pa.BinaryArray | None) -> list[Delta] | None:
+    """A delta for each batch of ``rows``; None when their keys do not ascend. ``given``: those keys, where they are at hand."""
     found: list[Delta] = []
+    at = 0
     for batch in (batch for batch in rows.to_batches() if len(batch)):
         part = conform(spec, pa.Table.from_batches([batch]))
-        keys = key_of(part, spec.primary_key)
+        keys = key_of(part, spec.primary_key) if given is None else given.slice(at, len(batch))
+        at += len(batch)
         follows = not found or found[-1].keys[-1].as_py() < keys[0].as_py()
         if not (follows and are_ascending(keys)):
             return None

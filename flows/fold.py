@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from connectors.log import Slice
 from flows import kernels
 from flows import verdicts as verdict
+from flows.changed import FEW
 from flows.entities import Entities, entities_of, without_rows
 from flows.evaluation import compute, truth
 from flows.event_table import EventRows
@@ -168,10 +169,9 @@ class PartitionFold:
 
     def delta(self, *, end: bool = False) -> Delta:
         """Everything since the last delta; closed windows are then forgotten here (the view keeps them until final)."""
-        ids = np.sort(np.concatenate([np.empty(0, np.int64), *self._changed]))
-        groups, gone, told = (
-            (self._event_rows.take(), NO_GROUPS, None) if self._event_rows else self._partials.told(ids)
-        )
+        ids = self._changed_ids()
+        taken = (self._event_rows.take(), NO_GROUPS, None) if self._event_rows else self._partials.told(ids)
+        groups, gone, told = taken
         delta = Delta(
             self.projection.title,
             self.category,
@@ -314,8 +314,12 @@ class PartitionFold:
     def _mark_changed(self, ids: Ints) -> None:
         self._is_changed = with_room(self._is_changed, len(self._partials))
         fresh = np.empty(len(ids), np.int64)
-        count = kernels.mark(ids, self._is_changed, fresh)
-        self._changed.append(fresh[:count].copy())
+        self._changed.append(fresh[: kernels.mark(ids, self._is_changed, fresh)].copy())
+
+    def _changed_ids(self) -> Ints:
+        """Ascending. Many are quicker found among all marks than sorted."""
+        listed, known = np.concatenate([np.empty(0, np.int64), *self._changed]), len(self._partials)
+        return np.sort(listed) if FEW * len(listed) < known else np.flatnonzero(self._is_changed[:known])
 
     def _drop_closed(self) -> None:
         if self.projection.window is None or not len(self._partials):

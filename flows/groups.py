@@ -12,26 +12,34 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from flows.key_list import AHEAD, KeyList, is_same
-from flows.room import with_room
-from schemas.compiled import kernel, maker
+from schemas.compiled import inlined, kernel, maker
 from schemas.hashing import hash_binary, hash_values
 from schemas.json_scan import buffers
-from schemas.wide import prefetch
+from schemas.wide import copy, prefetch
 
 Ints = npt.NDArray[np.int64]
 Hashes = npt.NDArray[np.uint64]
 Bytes = npt.NDArray[np.uint8]
-Slots = npt.NDArray[np.int32]
+Slots = npt.NDArray[np.uint64]
+"""Each the low half of a key's hash, and in its own low half the key's id and one; 0: free."""
+
+HALF, LOW = np.uint64(32), np.uint64(0xFFFFFFFF)
+ONE = np.uint64(1)
+FULL = 4
+"""Of so many slots all but one are taken at most."""
 
 
 class GroupTable:
-    """Open addressing with linear probing; the keys are a list beside it."""
+    """Open addressing with linear probing; the keys are a list beside it.
+
+    A slot has half the hash, so that neither who looks for a key nor who makes the table larger asks for hashes elsewhere: in a
+    large table each look elsewhere waits for memory.
+    """
 
     def __init__(self) -> None:
         self._list = KeyList()
-        self._slots = _no_groups(1024)
-        self._hashes = np.zeros(512, np.uint64)
-        self._indexed = 0  # groups whose hashes and slots are there
+        self._slots: Slots = np.zeros(1024, np.uint64)
+        self._indexed = 0  # groups that have a slot
         self._indexing = threading.Lock()
 
     def __len__(self) -> int:
@@ -43,16 +51,13 @@ class GroupTable:
         known, (data, offsets) = self._list, buffers(keys)
         hashes, ids = hash_binary(keys), np.empty(len(keys), np.int64)
         known.make_room(len(keys), int(offsets[-1] - offsets[0]))
-        self._hashes = with_room(self._hashes, len(known) + len(keys))
         at = 0
         while True:
-            at, known.count = _intern(
-                data, offsets, hashes, at, ids, self._slots, self._hashes, known.ends, known.arena, known.count
-            )
+            at, known.count = _intern(data, offsets, hashes, at, ids, self._slots, known.ends, known.arena, known.count)
             self._indexed = known.count
             if at == len(keys):
                 return ids
-            self._slots = _rehashed(self._hashes, known.count, 2 * len(self._slots))
+            self._make_slots(known.count + 1)
 
     def follow(self, keys: pa.BinaryArray, ids: Ints) -> bool:
         """Take over keys with the (ascending) ids that another table gave them, without looking one up.
@@ -81,7 +86,7 @@ class GroupTable:
         """The id of every key, -1 where it is not there."""
         self._index()
         data, offsets = buffers(keys)
-        return _find(data, offsets, hash_binary(keys), self._slots, self._hashes, self._list.ends, self._list.arena)
+        return _find(data, offsets, hash_binary(keys), self._slots, self._list.ends, self._list.arena)
 
     def keys(self, ids: Ints) -> pa.BinaryArray:
         return self._list.keys(ids)
@@ -102,113 +107,129 @@ class GroupTable:
             known, count = self._list, len(self._list)
             if self._indexed == count:
                 return
-            size = len(self._slots)
-            while 2 * (count + 1) > size:
-                size *= 2
-            self._hashes = with_room(self._hashes, count)
-            self._hashes[self._indexed : count] = hash_values(known.arena, known.ends[self._indexed : count + 1])
-            self._slots = _rehashed(self._hashes, count, size)
+            self._make_slots(count)
+            hashes = hash_values(known.arena, known.ends[self._indexed : count + 1])
+            _add(hashes, self._indexed, self._slots)
             self._indexed = count
 
+    def _make_slots(self, count: int) -> None:
+        """So many that there are enough for ``count`` keys."""
+        size = len(self._slots)
+        while count > _most(size):
+            size *= 2
+        if size > len(self._slots):
+            # Made here and not by a kernel: of so large an array NumPy asks the system to have large pages.
+            larger = np.zeros(size, np.uint64)
+            _move(self._slots, larger)
+            self._slots = larger
 
-def _no_groups(size: int) -> Slots:
-    """Slots, all free. (Made here and not by a kernel: of so large an array NumPy asks the system to have large pages.)"""
-    return np.full(size, -1, np.int32)
 
-
-def _rehashed(hashes: Hashes, count: int, size: int) -> Slots:
-    slots = _no_groups(size)
-    _put_all(hashes, count, slots)
-    return slots
+@inlined
+def _most(slots: int) -> int:
+    """How many of them may be taken."""
+    return slots - slots // FULL
 
 
 @kernel
 def _intern(
-    data: Bytes, offsets: Ints, hashes: Hashes, at: int, ids: Ints,
-    slots: Slots, known: Hashes, ends: Ints, arena: Bytes, count: int,
+    data: Bytes, offsets: Ints, hashes: Hashes, at: int, ids: Ints, slots: Slots, ends: Ints, arena: Bytes, count: int
 ) -> tuple[int, int]:  # fmt: skip
-    """Works until half the slots are taken; returns how far it came, and the number of groups. For all else there is room."""
-    mask = len(slots) - 1
+    """Works until enough slots are taken; returns how far it came, and the number of groups. For all else there is room."""
+    mask, most = np.uint64(len(slots) - 1), _most(len(slots))
     for first in range(at, len(ids), AHEAD):
         last = min(first + AHEAD, len(ids))
-        _call_up(hashes, first, last, slots, known, ends, arena)
+        _call_up(hashes, first, last, slots, ends, arena)
         for i in range(first, last):
             start, size = offsets[i], offsets[i + 1] - offsets[i]
-            j = np.int64(hashes[i] & np.uint64(mask))
+            half = hashes[i] & LOW
+            j = half & mask
             while True:
-                g = slots[j]
-                if g < 0:
-                    if 2 * (count + 1) > len(slots):
+                slot = slots[j]
+                if slot == 0:
+                    if count >= most:
                         return i, count
-                    for k in range(size):
-                        arena[ends[count] + k] = data[start + k]
+                    copy(arena.ctypes.data + ends[count], data.ctypes.data + start, size)
                     ends[count + 1] = ends[count] + size
-                    known[count] = hashes[i]
-                    slots[j] = count
                     ids[i] = count
                     count += 1
+                    slots[j] = (half << HALF) | np.uint64(count)
                     break
-                if (
-                    known[g] == hashes[i]
-                    and ends[g + 1] - ends[g] == size
-                    and is_same(data, start, arena, ends[g], size)
-                ):
-                    ids[i] = g
-                    break
-                j = (j + 1) & mask
+                if slot >> HALF == half:
+                    group = np.int64(slot & LOW) - 1
+                    if _is_key(data, start, size, ends, arena, group):
+                        ids[i] = group
+                        break
+                j = (j + ONE) & mask
     return len(ids), count
 
 
 @maker
-def _find(data: Bytes, offsets: Ints, hashes: Hashes, slots: Slots, known: Hashes, ends: Ints, arena: Bytes) -> Ints:
-    mask = len(slots) - 1
+def _find(data: Bytes, offsets: Ints, hashes: Hashes, slots: Slots, ends: Ints, arena: Bytes) -> Ints:
+    mask = np.uint64(len(slots) - 1)
     ids = np.full(len(hashes), -1, np.int64)
     for first in range(0, len(hashes), AHEAD):
         last = min(first + AHEAD, len(hashes))
-        _call_up(hashes, first, last, slots, known, ends, arena)
+        _call_up(hashes, first, last, slots, ends, arena)
         for i in range(first, last):
-            start, size = offsets[i], offsets[i + 1] - offsets[i]
-            j = np.int64(hashes[i] & np.uint64(mask))
-            while slots[j] >= 0:
-                g = slots[j]
-                if (
-                    known[g] == hashes[i]
-                    and ends[g + 1] - ends[g] == size
-                    and is_same(data, start, arena, ends[g], size)
-                ):
-                    ids[i] = g
-                    break
-                j = (j + 1) & mask
+            half = hashes[i] & LOW
+            j = half & mask
+            while slots[j] != 0:
+                if slots[j] >> HALF == half:
+                    group = np.int64(slots[j] & LOW) - 1
+                    if _is_key(data, offsets[i], offsets[i + 1] - offsets[i], ends, arena, group):
+                        ids[i] = group
+                        break
+                j = (j + ONE) & mask
     return ids
 
 
 @kernel
-def _call_up(hashes: Hashes, first: int, last: int, slots: Slots, known: Hashes, ends: Ints, arena: Bytes) -> None:
-    """Load what the lookups of these rows will want, all at once: a large table lies in no cache, and each would wait thrice."""
-    mask = np.uint64(len(slots) - 1)
-    for i in range(first, last):
-        prefetch(slots, np.int64(hashes[i] & mask))
-    for i in range(first, last):
-        g = slots[np.int64(hashes[i] & mask)]
-        if g >= 0:
-            prefetch(known, g)
-            prefetch(ends, g)
-    for i in range(first, last):
-        g = slots[np.int64(hashes[i] & mask)]
-        if g >= 0 and known[g] == hashes[i]:
-            prefetch(arena, ends[g])
+def _is_key(data: Bytes, start: int, size: int, ends: Ints, arena: Bytes, group: int) -> bool:
+    at = ends[group]
+    return ends[group + 1] - at == size and is_same(data, start, arena, at, size)
 
 
 @kernel
-def _put_all(hashes: Hashes, count: int, slots: Slots) -> None:
-    """So many groups into slots that are free."""
-    mask = len(slots) - 1
-    for first in range(0, count, AHEAD):
-        last = min(first + AHEAD, count)
-        for g in range(first, last):
-            prefetch(slots, np.int64(hashes[g] & np.uint64(mask)))
-        for g in range(first, last):
-            j = np.int64(hashes[g] & np.uint64(mask))
-            while slots[j] >= 0:
-                j = (j + 1) & mask
-            slots[j] = g
+def _call_up(hashes: Hashes, first: int, last: int, slots: Slots, ends: Ints, arena: Bytes) -> None:
+    """Load what the lookups of these rows will want, all at once: a large table lies in no cache, and each would wait thrice."""
+    mask = np.uint64(len(slots) - 1)
+    for i in range(first, last):
+        prefetch(slots, np.int64(hashes[i] & LOW & mask))
+    for i in range(first, last):
+        slot = slots[hashes[i] & LOW & mask]
+        if slot >> HALF == hashes[i] & LOW:
+            prefetch(ends, np.int64(slot & LOW) - 1)
+    for i in range(first, last):
+        slot = slots[hashes[i] & LOW & mask]
+        if slot != 0 and slot >> HALF == hashes[i] & LOW:
+            prefetch(arena, ends[np.int64(slot & LOW) - 1])
+
+
+@kernel
+def _add(hashes: Hashes, first: int, slots: Slots) -> None:
+    """Slots for the groups from ``first`` on, of which no key is there yet."""
+    mask = np.uint64(len(slots) - 1)
+    for start in range(0, len(hashes), AHEAD):
+        end = min(start + AHEAD, len(hashes))
+        for i in range(start, end):
+            prefetch(slots, np.int64(hashes[i] & LOW & mask))
+        for i in range(start, end):
+            half = hashes[i] & LOW
+            _take_slot(slots, half & mask, (half << HALF) | np.uint64(first + i + 1))
+
+
+@kernel
+def _move(slots: Slots, larger: Slots) -> None:
+    """All that is in the slots to others, which are free: one after the other, and so nearly in order there, too."""
+    mask = np.uint64(len(larger) - 1)
+    for j in range(len(slots)):
+        if slots[j] != 0:
+            _take_slot(larger, (slots[j] >> HALF) & mask, slots[j])
+
+
+@inlined
+def _take_slot(slots: Slots, j: np.uint64, content: np.uint64) -> None:
+    mask = np.uint64(len(slots) - 1)
+    while slots[j] != 0:
+        j = (j + ONE) & mask
+    slots[j] = content

@@ -16,7 +16,7 @@ from schemas.canonical import BYTES_MAX
 from schemas.compiled import kernel, maker
 from schemas.errors import UsageError
 from schemas.json_scan import buffers
-from schemas.wide import prefetch
+from schemas.wide import byte, prefetch, word
 
 Ints = npt.NDArray[np.int64]
 Hashes = npt.NDArray[np.uint64]
@@ -201,7 +201,14 @@ def _agree(data: Bytes, offsets: Ints, ids: Ints, ends: Ints, arena: Bytes) -> b
 
 @kernel
 def is_same(data: Bytes, start: int, arena: Bytes, at: int, size: int) -> bool:
-    for j in range(size):
-        if data[start + j] != arena[at + j]:
+    one, other = data.ctypes.data + start, arena.ctypes.data + at
+    if size < WORD:
+        for j in range(size):
+            if byte(one + j) != byte(other + j):
+                return False
+        return True
+    last = size - WORD
+    for j in range(0, last, WORD):
+        if word(one + j) != word(other + j):
             return False
-    return True
+    return word(one + last) == word(other + last)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from typing import Protocol, Self, TypeVar
 
@@ -195,7 +196,9 @@ class ViewMerge:
         touched = part.touched()
         if self.projection.fold:
             check_one_partition(self.projection, touched, list(self._partials))
-        return row_changes(self.projection, self._table(touched.groups, self._merged(touched)))
+        changes = row_changes(self.projection, self._table(touched.groups, self._merged(touched)))
+        is_each = len(changes.upserts) == len(touched.groups)
+        return replace(changes, keys=touched.groups) if is_each else changes  # a group is its row's encoded primary key
 
     def _merged(self, touched: Touched) -> list[State]:
         """The state of each group, of all places in their order."""

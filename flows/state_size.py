@@ -19,8 +19,8 @@ from flows.sketches import Quantile
 from flows.windows import Session
 from schemas.canonical import encode
 
-TABLE_BYTES = 4 * 2 + 8 + 8
-"""Of the table that finds a group: two slots, the hash of the key, where the key ends."""
+TABLE_BYTES = 8 * 4 // 3 + 8
+"""Of the table that finds a group: a slot and a third, and where the key ends."""
 BOUNDS_BYTES = 8 + 8
 """Where a group's window starts and ends."""
 SESSION_BYTES = 6 * 8

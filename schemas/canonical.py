@@ -315,10 +315,10 @@ def _take_structs(kind: pa.DataType, data: Bytes, cursor: Ints, ends: Ints) -> p
 
 
 def _take_text(kind: pa.DataType, data: Bytes, cursor: Ints, ends: Ints) -> pa.Array:
-    offsets, valid, ok = kernels.text_sizes(data, cursor, ends)
+    offsets, valid, is_plain, ok = kernels.text_sizes(data, cursor, ends)
     np.cumsum(offsets, out=offsets)
     _require(ok and offsets[-1] <= BYTES_MAX)
-    text = kernels.take_text(data, cursor, valid, offsets)
+    text = kernels.take_text(data, cursor, valid, offsets, is_plain)
     buffers = [_bitmap(valid), pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(text)]
     array = pa.Array.from_buffers(kind, len(valid), buffers)
     _validate(array)

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from schemas.compiled import inlined, kernel, maker
+from schemas.wide import WORD, copy, no_zero, word
 
 Bytes = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int64]
@@ -161,29 +162,35 @@ def take_words(data: Bytes, cursor: Ints, ends: Ints, width: int) -> tuple[Words
 
 
 @maker
-def text_sizes(data: Bytes, cursor: Ints, ends: Ints) -> tuple[Ints, Mask, bool]:
-    """The decoded size of row ``i``'s value at ``[i + 1]``; leaves ``cursor`` behind the encoded value."""
+def text_sizes(data: Bytes, cursor: Ints, ends: Ints) -> tuple[Ints, Mask, bool, bool]:
+    """The decoded size of row ``i``'s value at ``[i + 1]``, which are there, whether all are as they were written (no byte was 0), and
+    whether all was well; leaves ``cursor`` behind the encoded value."""
     n = len(cursor)
-    sizes, valid = np.zeros(n + 1, np.int64), np.zeros(n, np.bool_)
+    sizes, valid, is_plain = np.zeros(n + 1, np.int64), np.zeros(n, np.bool_), True
     for i in range(n):
         there, ok = _present(data, cursor, ends, i, 2)
         if not ok:
-            return sizes, valid, False
+            return sizes, valid, is_plain, False
         if there:
             valid[i] = True
             size, after = _text_end(data, cursor[i], ends[i])
             if after < 0:
-                return sizes, valid, False
+                return sizes, valid, is_plain, False
+            is_plain &= after - cursor[i] == size + 2
             sizes[i + 1] = size
             cursor[i] = after
-    return sizes, valid, True
+    return sizes, valid, is_plain, True
 
 
 @maker
-def take_text(data: Bytes, cursor: Ints, valid: Mask, offsets: Ints) -> Bytes:
+def take_text(data: Bytes, cursor: Ints, valid: Mask, offsets: Ints, is_plain: bool) -> Bytes:
     """The decoded bytes of all values, which ``text_sizes`` has checked; ``cursor`` is behind each of them."""
     out = np.empty(offsets[-1], np.uint8)
     for i in range(len(valid)):
+        size = offsets[i + 1] - offsets[i]
+        if is_plain and size:
+            copy(out.ctypes.data + offsets[i], data.ctypes.data + cursor[i] - 2 - size, size)
+            continue
         at = cursor[i] - 3  # the last byte of the value, backwards from its terminator
         to = offsets[i + 1] - 1
         while to >= offsets[i]:
@@ -211,6 +218,10 @@ def _text_end(data: Bytes, at: int, end: int) -> tuple[int, int]:
     """Decoded size and the position behind the terminator; (0, -1) where the bytes are no encoded text."""
     size = 0
     while at < end:
+        if at + WORD <= end and no_zero(word(data.ctypes.data + at)):
+            size += WORD
+            at += WORD
+            continue
         if data[at] != 0:
             size += 1
             at += 1

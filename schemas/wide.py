@@ -22,6 +22,9 @@ assert sys.byteorder == "little", "the compiled kernels load little-endian numbe
 HALF, WORD, BLOCK = 4, 8, 32
 """Bytes of half a word, of a ``word`` and of a block."""
 
+LOWEST, HIGHEST = np.uint64(0x0101010101010101), np.uint64(0x8080808080808080)
+"""The lowest and the highest bit of each byte of a word."""
+
 
 def _load(builder: Any, address: Any, kind: Any) -> Any:
     return builder.load(builder.inttoptr(address, kind.as_pointer()), align=1)
@@ -138,6 +141,12 @@ def _low_bytes(count: int) -> np.uint64:
     if count >= WORD:
         return np.uint64(0xFFFFFFFFFFFFFFFF)
     return (np.uint64(1) << np.uint64(8 * count)) - np.uint64(1)
+
+
+@inlined
+def no_zero(eight: np.uint64) -> bool:
+    """Whether none of the 8 bytes of a word is 0."""
+    return ((eight - LOWEST) & ~eight & HIGHEST) == 0
 
 
 @kernel
