@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from schemas.compiled import inlined, kernel, maker
+from schemas.wide import byte, half, word
 
 Bytes = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int64]
@@ -61,7 +62,7 @@ def xxh64(buf: Bytes, start: int, end: int, seed: np.uint64) -> np.uint64:
         acc, at = _stripes(buf, start, end, seed)
     else:
         acc, at = seed + P5, start
-    return _avalanche(_tail(buf, at, end, acc + length))
+    return _avalanche(_tail(buf.ctypes.data + at, buf.ctypes.data + end, acc + length))
 
 
 @maker
@@ -81,11 +82,11 @@ def _rotate(x: np.uint64, bits: int) -> np.uint64:
 
 
 @inlined
-def _word(buf: Bytes, at: int, size: int) -> np.uint64:
-    """``size`` bytes at ``at`` as a little-endian number; the caller has checked that they are there."""
+def _lane(buf: Bytes, at: int) -> np.uint64:
+    """8 bytes at ``at`` as a little-endian number; the caller has checked that they are there."""
     x = np.uint64(0)
     first = np.uint64(at)  # an unsigned index: a signed one may count from the end, and that check costs the wide load
-    for j in range(size):
+    for j in range(8):
         x |= np.uint64(buf[first + np.uint64(j)]) << np.uint64(8 * j)
     return x
 
@@ -101,10 +102,10 @@ def _stripes(buf: Bytes, start: int, end: int, seed: np.uint64) -> tuple[np.uint
     a1, a2, a3, a4 = seed + P1 + P2, seed + P2, seed, seed - P1
     at = start
     while at + 32 <= end:
-        a1 = _round(a1, _word(buf, at, 8))
-        a2 = _round(a2, _word(buf, at + 8, 8))
-        a3 = _round(a3, _word(buf, at + 16, 8))
-        a4 = _round(a4, _word(buf, at + 24, 8))
+        a1 = _round(a1, _lane(buf, at))
+        a2 = _round(a2, _lane(buf, at + 8))
+        a3 = _round(a3, _lane(buf, at + 16))
+        a4 = _round(a4, _lane(buf, at + 24))
         at += 32
     acc = _rotate(a1, 1) + _rotate(a2, 7) + _rotate(a3, 12) + _rotate(a4, 18)
     for a in (a1, a2, a3, a4):
@@ -113,16 +114,16 @@ def _stripes(buf: Bytes, start: int, end: int, seed: np.uint64) -> tuple[np.uint
 
 
 @kernel
-def _tail(buf: Bytes, at: int, end: int, acc: np.uint64) -> np.uint64:
-    """Fold in the bytes after the last whole stripe."""
+def _tail(at: int, end: int, acc: np.uint64) -> np.uint64:
+    """Fold in the bytes after the last whole stripe, which lie between these addresses."""
     while at + 8 <= end:
-        acc = _rotate(acc ^ _round(np.uint64(0), _word(buf, at, 8)), 27) * P1 + P4
+        acc = _rotate(acc ^ _round(np.uint64(0), word(at)), 27) * P1 + P4
         at += 8
     if at + 4 <= end:
-        acc = _rotate(acc ^ (_word(buf, at, 4) * P1), 23) * P2 + P3
+        acc = _rotate(acc ^ (half(at) * P1), 23) * P2 + P3
         at += 4
     while at < end:
-        acc = _rotate(acc ^ (np.uint64(buf[at]) * P5), 11) * P1
+        acc = _rotate(acc ^ (np.uint64(byte(at)) * P5), 11) * P1
         at += 1
     return acc
 

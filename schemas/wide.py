@@ -41,6 +41,16 @@ def byte(typing: Any, address: Any) -> Any:
 
 
 @intrinsic
+def half(typing: Any, address: Any) -> Any:
+    """The 4 bytes at an address, as a uint64."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.zext(_load(builder, args[0], ir.IntType(32)), ir.IntType(64))
+
+    return nb.uint64(nb.int64), generate
+
+
+@intrinsic
 def word(typing: Any, address: Any) -> Any:
     """The 8 bytes at an address, as a uint64."""
 
