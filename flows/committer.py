@@ -27,7 +27,7 @@ SHAPE_SAMPLE = 10_000
 COLLECTION_S = 60.0
 KEPT_BYTES_MAX = 1 << 27
 """Of late events, dead letters and rows of events: with more a view commits, since it only gathers them."""
-FINAL_GROUPS_MAX = 1 << 17
+FINAL_GROUPS_MAX = 1 << 18
 """Final groups that a view holds; with more it commits, whatever that takes: only a commit lets go of them, and as each is written
 once, waiting would save nothing."""
 

@@ -31,7 +31,7 @@ ENGINE_ROOM = frozenset(
         "matching memory merge merging "
         "naming newly "
         "one_partition ordered_merge "
-        "pacing partials picturing pipeline progress projection promoting purity python_folds "
+        "pace_of_reading pacing partials picturing pipeline progress projection promoting purity python_folds "
         "query "
         "ranked refolding repairing returned risks room running "
         "said scratch session_merge sessions shapes sides sketches state_size status status_text stopping "

@@ -112,7 +112,7 @@ class _Partitions(StatelessSourcePartition[Arrival]):
     """One worker's share of a category's partitions."""
 
     def __init__(self, job: Job, category: str, worker: int, workers: int) -> None:
-        self._job, self._category = job, category
+        self._job, self._category, self._worker = job, category, worker
         nothing: tuple[Reader | None, list[int]] = (None, [])
         self._reader, partitions = job.attempt(lambda: job.reader(category, worker, workers), nothing)
         self._open = set(partitions)
@@ -127,6 +127,8 @@ class _Partitions(StatelessSourcePartition[Arrival]):
         if self._job.stop.is_set():
             return self._end(sorted(self._open))
         self._job.await_commits()
+        if self._job.lets_others_catch_up(self._category, self._open, self._worker):
+            return []
         assert self._reader is not None
         is_idle = self._job.seconds_without_arrivals() > IDLE_AFTER_S
         slices: list[Arrival] = list(self._reader.read(timeout_ms=IDLE_WAIT_MS if is_idle else READ_WAIT_MS))

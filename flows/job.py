@@ -7,7 +7,7 @@ A job remembers the first error that happened in any of its parts: engines wrap 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
@@ -22,6 +22,7 @@ from flows.committer import Committer, Pace
 from flows.facts import Cut, Standing, begin, check_definition, check_log, standing_of
 from flows.fold import Delta, PartitionFold
 from flows.merge import Place, split_partials
+from flows.pace_of_reading import PaceOfReading
 from flows.pipeline import CHANGED_GROUPS_MAX, PartitionPipeline
 from flows.projection import Projection
 from schemas import Category
@@ -31,6 +32,8 @@ FLUSH_S = 0.25
 """Seconds after which even a few changed groups are sent on to the view."""
 REST_S = 0.1
 """How long a worker rests at a time before it looks whether it should stop."""
+CATCH_UP_S = 0.01
+"""How long one rests that is ahead of others: briefly, as a worker may have views to write, too."""
 END = "end"
 
 
@@ -103,6 +106,8 @@ class Job:
         self._pipelines: dict[Place, PartitionPipeline] = {}
         self._flushed: dict[Place, float] = {}
         self._arrived = monotonic()
+        self._pace_of_reading = PaceOfReading()
+        self._workers: dict[Place, int] = {}  # who reads it
         self._commits = 0  # under way
         self._quiet = threading.Condition()
         self.categories = _categories([target.projection for target in self.targets])
@@ -185,6 +190,9 @@ class Job:
         start = {p: self._pipelines[(category, p)].position for p in mine}
         until = {p: max(self.ends[(category, p)], start[p]) for p in mine} if self.until is not None else None
         reader = log.reader(category, start, until) if mine else None
+        for p, end in (until or {}).items():
+            self._workers[(category, p)] = worker
+            self._pace_of_reading.begin((category, p), start[p], end)
         return (self.throttle.over(reader) if reader and self.throttle else reader), mine
 
     def is_done(self, category: str, partition: int, next_offset: int) -> bool:
@@ -192,6 +200,13 @@ class Job:
 
     def seconds_without_arrivals(self) -> float:
         return monotonic() - self._arrived
+
+    def lets_others_catch_up(self, category: str, partitions: Iterable[int], worker: int) -> bool:
+        """Whether a replay of these partitions is too far ahead of others; rests a little if another worker reads those."""
+        slowest = self._pace_of_reading.ahead_of((category, p) for p in partitions)
+        if slowest is not None and self._workers[slowest] != worker:
+            self.stop.wait(CATCH_UP_S)
+        return slowest is not None
 
     # -- folding, on the same worker
 
@@ -202,11 +217,14 @@ class Job:
             self._arrived = monotonic()
             self._pipelines[place].fold(arrival)
             self.positions[place] = arrival.next_offset
+            self._pace_of_reading.moved(place, arrival.next_offset)
             waited = monotonic() - self._flushed.get(place, 0.0) > FLUSH_S
             return self._deltas(place, at_least=0 if waited else CHANGED_GROUPS_MAX)
         if isinstance(arrival, End):
-            last = self._deltas((arrival.category, arrival.partition), end=True)
-            del self._pipelines[(arrival.category, arrival.partition)]  # the last commit needs what it held
+            place = (arrival.category, arrival.partition)
+            last = self._deltas(place, end=True)
+            self._pace_of_reading.end(place)
+            del self._pipelines[place]  # the last commit needs what it held
             return last
         sent = [found for p in arrival.partitions for found in self._deltas((arrival.category, p))]
         return sent + [(view, None) for view in self.views]

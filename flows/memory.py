@@ -17,6 +17,8 @@ from contextlib import contextmanager, suppress
 
 import pyarrow as pa
 
+from connectors.clock import monotonic
+
 MIB = 1 << 20
 HEAPS = 2
 LARGE_BYTES = 4 * MIB
@@ -25,6 +27,9 @@ KEPT_BYTES = 16 * MIB
 """What a heap may keep at its end: enough for the arrays of a slice or of a block, which would else be fresh memory every time."""
 TRIM_THRESHOLD, MMAP_THRESHOLD, ARENA_MAX = -1, -3, -8
 """Parameters of mallopt(3)."""
+TRIM_INTERVAL_S = 2.0
+
+_trimmed = 0.0  # when that was
 
 
 @contextmanager
@@ -38,8 +43,18 @@ def sparing() -> Iterator[None]:
 
 
 def let_go() -> None:
-    """Give back what Arrow keeps for threads that are gone: after a commit, whose threads are."""
+    """Give back what Arrow keeps for threads that are gone, after a commit, whose threads are; and what is free in the midst of heaps:
+    they would grow with every commit of many groups, though what lives in them does not."""
     pa.default_memory_pool().release_unused()
+    _trim()
+
+
+def _trim() -> None:
+    """Seldom: it goes through all that is free, ten milliseconds."""
+    global _trimmed
+    if monotonic() - _trimmed >= TRIM_INTERVAL_S and (libc := _glibc()) is not None:
+        libc.malloc_trim(0)
+        _trimmed = monotonic()
 
 
 class _Commits:
@@ -78,10 +93,16 @@ def sparing_commit() -> Iterator[None]:
 
 
 def _tune() -> None:
+    if (libc := _glibc()) is not None:
+        for parameter, value in ((MMAP_THRESHOLD, LARGE_BYTES), (TRIM_THRESHOLD, KEPT_BYTES), (ARENA_MAX, HEAPS)):
+            libc.mallopt(parameter, value)
+
+
+def _glibc() -> ctypes.CDLL | None:
+    """None where it is another C library, or its allocator not ours to tune."""
     if any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
-        return
+        return None
     with suppress(OSError):
         libc = ctypes.CDLL(None)
-        if hasattr(libc, "gnu_get_libc_version"):  # no other C library knows these
-            for parameter, value in ((MMAP_THRESHOLD, LARGE_BYTES), (TRIM_THRESHOLD, KEPT_BYTES), (ARENA_MAX, HEAPS)):
-                libc.mallopt(parameter, value)
+        return libc if hasattr(libc, "gnu_get_libc_version") else None
+    return None
