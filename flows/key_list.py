@@ -66,7 +66,9 @@ class KeyList:
     def make_room(self, keys: int, size: int) -> None:
         """For so many more keys, of so many bytes together."""
         if self._is_shared:
-            self.ends, self.arena = self.ends.copy(), self.arena.copy()
+            # The keys alone: what lies behind them may be addresses without memory.
+            used = int(self.ends[self.count])
+            self.ends, self.arena = self.ends[: self.count + 1].copy(), self.arena[:used].copy()
             self._origin, self._is_shared = object(), False
         self.ends = with_room(self.ends, self.count + keys + 1)
         self.arena = with_room(self.arena, int(self.ends[self.count]) + size)
