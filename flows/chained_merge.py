@@ -23,9 +23,10 @@ from connectors.chunks import contiguous
 from connectors.sorting import sorted_order
 from flows import merge
 from flows.chains import EVENT_TIME
+from flows.delta import Delta
 from flows.evaluation import compute, truth
 from flows.finishing import row_changes
-from flows.fold import Delta, PartitionFold
+from flows.fold import PartitionFold
 from flows.merge import Place, ViewMerge
 from flows.partials import Partials
 from flows.progress import Progress

@@ -1,10 +1,15 @@
-"""The groups of a place that changed since the last commit: a list of ids while they are few, marks among all groups when they are many."""
+"""The groups that changed, since a fold last told of them or since the last commit of a view.
+
+A list of ids while they are few, marks among all groups when they are many: what a small commit does must not depend on how many
+groups there are; and what a replay changes, nearly all of them, must not be kept eight bytes each.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 
+from flows import kernels
 from flows.room import with_room
 
 Ints = npt.NDArray[np.int64]
@@ -15,9 +20,42 @@ FEW = 64
 _NONE = np.empty(0, np.int64)
 
 
+class MarkedGroups:
+    """Of a fold, which changes some groups again and again: all are marked, so that each is counted, and listed, once."""
+
+    def __init__(self) -> None:
+        self._marks: Mask = np.zeros(0, np.bool_)  # may be longer than there are groups
+        self._forget()
+
+    def _forget(self) -> None:
+        self._listed: list[Ints] | None = []  # None: too many
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def mark(self, ids: Ints, known: int) -> None:
+        """``known``: how many groups there are by now."""
+        self._marks = with_room(self._marks, known)
+        fresh = np.empty(len(ids), np.int64)
+        count = kernels.mark(ids, self._marks, fresh)
+        self._count += count
+        if FEW * self._count >= known:
+            self._listed = None
+        elif self._listed is not None:
+            self._listed.append(fresh[:count].copy())
+
+    def take(self, known: int) -> Ints:
+        """The distinct ids, ascending; from now on none has changed."""
+        listed = self._listed
+        ids = np.flatnonzero(self._marks[:known]) if listed is None else np.sort(np.concatenate([_NONE, *listed]))
+        self._marks[ids] = False
+        self._forget()
+        return ids
+
+
 class ChangedGroups:
-    """What a small commit does must not depend on how many groups there are; and what a replay changes, nearly all of them, must
-    not be kept eight bytes each."""
+    """Of a place, as its fold told of them."""
 
     def __init__(self) -> None:
         self._listed: list[Ints] = []

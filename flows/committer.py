@@ -14,8 +14,8 @@ from connectors.collect import GRACE_S, collect
 from connectors.manifest import Manifest
 from connectors.retiring import remove_retired
 from connectors.table import Writer
+from flows.delta import Delta
 from flows.facts import Standing, facts_of
-from flows.fold import Delta
 from flows.merge import Place, ViewMerge
 from flows.merging import merge_of
 from flows.pacing import Pacing
@@ -83,6 +83,10 @@ class Committer:
         if changed >= FINAL_GROUPS_MAX and self.merge.final_groups() >= FINAL_GROUPS_MAX:
             return True
         return self._pacing.is_due(monotonic(), changed)
+
+    def due(self) -> float:
+        """When the next commit is due, going by the time alone (``connectors.clock.monotonic``)."""
+        return self._pacing.due(self.merge.changed_groups)
 
     def finish(self) -> None:
         """The last commit of a view, every partition of which has ended; what has not moved is not committed."""

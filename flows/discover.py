@@ -17,9 +17,9 @@ from schemas.hints import meant
 
 ENGINE_ROOM = frozenset(
     (
-        "accumulators agg "
-        "calendars chained_merge chains changed checking cli cluster code_text column_order committer "
-        "decimal_rules decimals definition demo derived diffing discover display doctor duplicates "
+        "accumulators agg alone "
+        "calendars chained_merge chains changed checking cli cluster code_text column_order commits_ahead committer "
+        "decimal_rules decimals definition delta demo derived diffing discover display doctor duplicates "
         "engine entities entries evaluation event_lines event_table explained_joins explained_text explained_words explaining expressions "
         "facts feeding findings finishing flights_facts flights_feed fold fold_guard "
         "grouping groups guessing "

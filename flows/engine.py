@@ -21,7 +21,7 @@ from bytewax.inputs import DynamicSource, StatelessSourcePartition
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 
 from connectors.log import Reader
-from flows.fold import Delta
+from flows.delta import Delta
 from flows.job import Arrival, End, Job, Tick
 from flows.memory import sparing, sparing_commit
 from schemas.errors import RefoldError
@@ -164,7 +164,7 @@ class _Sink(FixedPartitionedSink[Any, None]):
 
 class _View(StatefulSinkPartition[Any, None]):
     def __init__(self, job: Job, view: str) -> None:
-        self._job = job
+        self._job, self._name = job, view
         self._committer = job.attempt(lambda: job.committer(view), None)
 
     def write_batch(self, values: list[Delta | None]) -> None:
@@ -178,6 +178,7 @@ class _View(StatefulSinkPartition[Any, None]):
         if self._committer.is_due():
             with self._job.committing(), sparing_commit():
                 self._committer.commit()
+        self._job.commits_ahead.not_before(self._name, self._committer.due())
 
     def snapshot(self) -> None:
         return None

@@ -1,14 +1,12 @@
 """The fold of one projection over one partition: a left fold in offset order, with nothing but the log to shape it.
 
-``PartitionFold`` holds the open windows of its partition. After each slice it can give a ``Delta``: the *absolute*
-partials of the groups that changed (not increments), the records that were late or dead, and where it stands. So a
-delta may be sent late, joined with others or repeated without changing the end.
+``PartitionFold`` holds the open windows of its partition. After each slice it can give a ``Delta``: the partials of the groups that
+changed, the records that were late or dead, and where it stands.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from connectors.log import Slice
-from flows import kernels
 from flows import verdicts as verdict
-from flows.changed import FEW
+from flows.changed import MarkedGroups
+from flows.delta import DEAD_LETTERS, LATE, Delta
 from flows.entities import Entities, entities_of, without_rows
 from flows.evaluation import compute, truth
 from flows.event_table import EventRows
@@ -28,9 +26,8 @@ from flows.hops import Hops
 from flows.partials import NO_GROUPS, Partials
 from flows.progress import NO_WATERMARK, Progress
 from flows.projection import Projection
-from flows.room import with_room
 from flows.sessions import Sessions
-from flows.told import GroupsHere, GroupsSent
+from flows.told import Told
 from flows.verdicts import Judge, Verdicts
 from flows.windows import Hopping, Session
 from schemas.canonical import encode
@@ -40,53 +37,6 @@ from schemas.event import TIMESTAMP
 
 Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
-
-_PLACE = [
-    pa.field("category", pa.string(), nullable=False),
-    pa.field("partition", pa.int32(), nullable=False),
-    pa.field("offset", pa.int64(), nullable=False),
-]
-LATE = pa.schema(
-    [
-        *_PLACE,
-        pa.field("window_start", TIMESTAMP, nullable=False),
-        pa.field("event_time", TIMESTAMP, nullable=False),
-        pa.field("watermark", TIMESTAMP, nullable=False),  # of the partition, before the record
-        pa.field("event_type", pa.string()),
-        pa.field("key", pa.binary()),
-        pa.field("value", pa.binary()),
-    ]
-)
-"""Late events, one row per record and window it was too late for."""
-DEAD_LETTERS = pa.schema(
-    [
-        *_PLACE,
-        pa.field("key", pa.binary()),
-        pa.field("value", pa.binary()),
-        pa.field("reason", pa.string(), nullable=False),
-    ]
-)
-"""Records that could not be decoded or folded."""
-
-
-@dataclass(slots=True)
-class Delta:
-    """What one partition has to say to its view. ``start`` is the position that the previous delta ended at."""
-
-    view: str
-    category: str
-    partition: int
-    start: int
-    progress: Progress
-    groups: pa.RecordBatch
-    late: pa.Table
-    dead_letters: pa.Table
-    end: bool = False
-    gone: pa.BinaryArray = field(default_factory=lambda: NO_GROUPS)
-    """Groups that are no more, to be removed before the others are put: sessions that moved or became one with others."""
-    told: GroupsHere | GroupsSent | None = None
-    """Which groups ``groups`` are of, without their keys then: by the ids of the fold, which has them from its partials and then in order
-    of appearance; None where it forgets some, or does not tell of all."""
 
 
 class PartitionFold:
@@ -105,8 +55,7 @@ class PartitionFold:
         if partials is not None:
             self._partials.load(partials)
             self._drop_closed()
-        self._is_changed: Mask = np.zeros(0, np.bool_)  # may be longer than there are groups
-        self._changed: list[Ints] = []  # the ids of those, none twice
+        self._changed = MarkedGroups()
         self._start = resume.next_offset
         self._late: list[pa.RecordBatch] = []
         self._dead: list[pa.RecordBatch] = []
@@ -158,7 +107,7 @@ class PartitionFold:
         refused = entities.run(
             self._partials.states[0], ids, values, lambda i: f"{category[i]}/{partition[i]} at offset {offset[i]}"
         )
-        self._mark_changed(without_rows(ids, refused))
+        self._changed.mark(without_rows(ids, refused), len(self._partials))
         found = np.array(sorted(refused), np.int64)
         if len(found):
             place = [column.take(pa.array(found)) for column in (category, partition, offset)]
@@ -167,13 +116,21 @@ class PartitionFold:
             self._dead.append(pa.record_batch([*place, bytes_, bytes_, reasons], schema=DEAD_LETTERS))
         return rows[found]
 
-    def delta(self, *, end: bool = False) -> Delta:
+    def delta(self) -> Delta:
         """Everything since the last delta; closed windows are then forgotten here (the view keeps them until final)."""
-        ids = self._changed_ids()
-        taken = (self._event_rows.take(), NO_GROUPS, None) if self._event_rows else self._partials.told(ids)
-        groups, gone, told = taken
+        delta = self._delta(self._partials.told)
+        self._drop_closed()
+        return delta
+
+    def last_delta(self, *, is_here: bool) -> Delta:
+        """The same when nothing is folded any more. ``is_here``: whether this process writes the view, which then has all that is here."""
+        return self._delta(self._partials.handed_over if is_here else self._partials.told, end=True)
+
+    def _delta(self, tell: Callable[[Ints], Told], *, end: bool = False) -> Delta:
+        ids = self._changed.take(len(self._partials))
+        groups, gone, told = (self._event_rows.take(), NO_GROUPS, None) if self._event_rows else tell(ids)
         delta = Delta(
-            self.projection.title,
+            self.view,
             self.category,
             self.partition,
             self._start,
@@ -187,10 +144,16 @@ class PartitionFold:
         )
         self._start = self.progress.next_offset
         self._late, self._dead = [], []
-        self._is_changed[ids] = False
-        self._changed = []
-        self._drop_closed()
         return delta
+
+    @property
+    def view(self) -> str:
+        return self.projection.title
+
+    @property
+    def can_wait(self) -> bool:
+        """Whether it takes no more room, and hardly more time, to tell later of more: groups stay here in any case."""
+        return self.projection.window is None and self._event_rows is None and not self._dead
 
     @property
     def has_moved(self) -> bool:
@@ -199,7 +162,7 @@ class PartitionFold:
     @property
     def changed_groups(self) -> int:
         """Or rows of an event table: what a delta would carry."""
-        return sum(map(len, self._changed)) if self._event_rows is None else len(self._event_rows)
+        return len(self._changed) if self._event_rows is None else len(self._event_rows)
 
     # -- folding
 
@@ -224,7 +187,7 @@ class PartitionFold:
             accumulators = zip(self.projection.accumulators, self._partials.states, inputs, counts, strict=True)
             for acc, state, value, ok in accumulators:
                 acc.update(state, ids, _at(ok, some), _picked(value, some), when)
-            self._mark_changed(ids)
+            self._changed.mark(ids, len(self._partials))
 
     def _take_entities_on(
         self, entities: Entities, part: Slice, decoded: Decoded, verdicts: Verdicts, counts: dict[str, int]
@@ -238,7 +201,7 @@ class PartitionFold:
         place = f"{part.category}/{part.partition}"
         offsets = part.records.column("offset").take(pa.array(rows))
         refused = entities.run(self._partials.states[0], ids, values, lambda row: f"{place} at offset {offsets[row]}")
-        self._mark_changed(without_rows(ids, refused))
+        self._changed.mark(without_rows(ids, refused), len(self._partials))
         found = {int(rows[row]): reason for row, reason in refused.items()}
         verdicts[list(found)] = verdict.DEAD_LETTER
         counts["folded"] -= len(found)
@@ -310,16 +273,6 @@ class PartitionFold:
         )
         array = decoded.columns[column]
         return array if rows is None else array.take(pa.array(rows))
-
-    def _mark_changed(self, ids: Ints) -> None:
-        self._is_changed = with_room(self._is_changed, len(self._partials))
-        fresh = np.empty(len(ids), np.int64)
-        self._changed.append(fresh[: kernels.mark(ids, self._is_changed, fresh)].copy())
-
-    def _changed_ids(self) -> Ints:
-        """Ascending. Many are quicker found among all marks than sorted."""
-        listed, known = np.concatenate([np.empty(0, np.int64), *self._changed]), len(self._partials)
-        return np.sort(listed) if FEW * len(listed) < known else np.flatnonzero(self._is_changed[:known])
 
     def _drop_closed(self) -> None:
         if self.projection.window is None or not len(self._partials):

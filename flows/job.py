@@ -18,9 +18,11 @@ from connectors.clock import monotonic
 from connectors.log import CategoryInfo, Log, Reader, Slice
 from connectors.table import Writer
 from connectors.throttle import Throttle
+from flows.commits_ahead import FLUSH_S, CommitsAhead
 from flows.committer import Committer, Pace
+from flows.delta import Delta
 from flows.facts import Cut, Standing, begin, check_definition, check_log, standing_of
-from flows.fold import Delta, PartitionFold
+from flows.fold import PartitionFold
 from flows.merge import Place, split_partials
 from flows.pace_of_reading import PaceOfReading
 from flows.pipeline import CHANGED_GROUPS_MAX, PartitionPipeline
@@ -28,8 +30,6 @@ from flows.projection import Projection
 from schemas import Category
 from schemas.errors import Superseded, UsageError
 
-FLUSH_S = 0.25
-"""Seconds after which even a few changed groups are sent on to the view."""
 REST_S = 0.1
 """How long a worker rests at a time before it looks whether it should stop."""
 CATCH_UP_S = 0.01
@@ -108,6 +108,7 @@ class Job:
         self._arrived = monotonic()
         self._pace_of_reading = PaceOfReading()
         self._workers: dict[Place, int] = {}  # who reads it
+        self.commits_ahead = CommitsAhead()
         self._commits = 0  # under way
         self._quiet = threading.Condition()
         self.categories = _categories([target.projection for target in self.targets])
@@ -232,7 +233,8 @@ class Job:
     def _deltas(self, place: Place, *, end: bool = False, at_least: int = 0) -> list[tuple[str, Delta | None]]:
         if at_least == 0:
             self._flushed[place] = monotonic()
-        return [(delta.view, delta) for delta in self._pipelines[place].deltas(end=end, at_least=at_least)]
+        deltas = self._pipelines[place].deltas(self.commits_ahead, end=end, at_least=at_least)
+        return [(delta.view, delta) for delta in deltas]
 
     # -- committing, on the worker that owns the view
 
@@ -261,7 +263,9 @@ class Job:
         try:
             self._check_unmoved(view, writer)
             standing, ends = self._standings[view], self.until is not None
-            return Committer(target.projection, writer, standing, self.pace, target.close, ends=ends)
+            committer = Committer(target.projection, writer, standing, self.pace, target.close, ends=ends)
+            self.commits_ahead.not_before(view, committer.due())
+            return committer
         except BaseException:
             target.close(writer)
             raise

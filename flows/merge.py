@@ -23,9 +23,10 @@ import pyarrow.compute as pc
 from connectors.changes import Changes, Parts
 from connectors.manifest import TableSpec
 from flows.accumulators import State
+from flows.alone import Alone, found_alone
 from flows.changed import ChangedGroups, union
+from flows.delta import DEAD_LETTERS, LATE, Delta
 from flows.finishing import PRESENT, row_changes
-from flows.fold import DEAD_LETTERS, LATE, Delta
 from flows.one_partition import check_one_partition
 from flows.partials import GROUP, Partials, arrow_of, partial_fields, zeros
 from flows.progress import NO_WATERMARK, Progress
@@ -111,7 +112,7 @@ class ViewMerge:
         self._let_go()
         self.moved |= delta.progress.next_offset > delta.start
         self.progress[place] = delta.progress
-        if delta.groups.num_rows:
+        if delta.changed_groups:
             self._take(place, delta)
         self._late.append(delta.late)
         self._dead.append(delta.dead_letters)
@@ -120,7 +121,7 @@ class ViewMerge:
     def _take(self, place: Place, delta: Delta) -> None:
         ids = self._partials[place].put(delta.groups, delta.told)
         self._changed[place].add(ids, len(self._partials[place]))
-        self.changed_groups += delta.groups.num_rows
+        self.changed_groups += delta.changed_groups
 
     def changes(self) -> dict[str, Changes | Parts]:
         """What has changed since the last call, for a commit at the present cut. Final groups are forgotten.
@@ -193,10 +194,11 @@ class ViewMerge:
         return {place: changed.ids(len(self._partials[place])) for place, changed in self._changed.items()}
 
     def _rows(self, part: _Part) -> Changes:
-        touched = part.touched()
+        touched, alone = part.look()
         if self.projection.fold:
             check_one_partition(self.projection, touched, list(self._partials))
-        changes = row_changes(self.projection, self._table(touched.groups, self._merged(touched)))
+        states = self._merged(touched) if alone is None else alone.states
+        changes = row_changes(self.projection, self._table(touched.groups, states))
         is_each = len(changes.upserts) == len(touched.groups)
         return replace(changes, keys=touched.groups) if is_each else changes  # a group is its row's encoded primary key
 
@@ -255,25 +257,34 @@ class ViewMerge:
 
     def _partial_changes(self, part: _Part, stored: Sequence[Mask], final: Mapping[Place, Ints]) -> Changes:
         """Partials to store, in order of (group, category, partition), and keys of those to remove."""
-        touched = part.touched()
-        places = list(self._partials.items())
+        touched, alone = part.look()
         here = [np.flatnonzero(mask[ids]) for mask, ids in zip(stored, touched.ids, strict=True)]
+        if alone is not None and sum(map(len, here)) == len(touched.groups):
+            upserts = self._partials_table(touched.groups, alone.places, alone.states)
+        else:
+            upserts = self._several(touched, here)
+        return Changes(upserts, self._removed(touched, final))
+
+    def _several(self, touched: Touched, here: Sequence[Ints]) -> pa.Table:
+        """The partials of groups that may have some in several places; ``here``: numbers of the groups, by place."""
         numbers = np.concatenate([_NONE, *here])
         order = np.argsort(numbers, kind="stable")  # by group, and then by place
-        at = np.repeat(np.arange(len(places)), [len(found) for found in here])[order]
-        is_each_once = len(numbers) == len(touched.groups) and bool((np.diff(numbers[order]) == 1).all())
-        groups = touched.groups if is_each_once else touched.groups.take(pa.array(numbers[order]))
-        columns = [groups, *self._place_columns(at)]
-        states = [
-            partials.rows(ids[found]) for (_, partials), ids, found in zip(places, touched.ids, here, strict=True)
+        at = np.repeat(np.arange(len(here)), [len(found) for found in here])[order]
+        each = zip(self._partials.values(), touched.ids, here, strict=True)
+        states = [partials.rows(ids[found]) for partials, ids, found in each]
+        together = [
+            {field: np.concatenate([state[number][field] for state in states])[order] for field in acc.fields}
+            for number, acc in enumerate(self.projection.accumulators)
         ]
+        return self._partials_table(touched.groups.take(pa.array(numbers[order])), at, together)
+
+    def _partials_table(self, groups: pa.BinaryArray, at: Ints, states: Sequence[State]) -> pa.Table:
+        """``at``: the number of the place of each partial."""
         schema = table_specs(self.projection)[1].schema
-        for number, acc in enumerate(self.projection.accumulators):
-            for field in acc.fields:
-                values = np.concatenate([state[number][field] for state in states])[order]
-                columns.append(arrow_of(values, schema.field(len(columns)).type))
-        upserts = pa.Table.from_arrays(columns, schema=schema)
-        return Changes(upserts, self._removed(touched, final))
+        columns = [groups, *self._place_columns(at)]
+        for values in (values for state in states for values in state.values()):
+            columns.append(arrow_of(values, schema.field(len(columns)).type))
+        return pa.Table.from_arrays(columns, schema=schema)
 
     def _removed(self, touched: Touched, final: Mapping[Place, Ints]) -> pa.BinaryArray | None:
         """The keys of the stored partials of final groups among these. (In a replay most windows end before any commit.)"""
@@ -302,14 +313,16 @@ class _Part:
 
     def __init__(self, places: Sequence[Partials], given: Sequence[Ints], is_all: Sequence[bool]) -> None:
         self._asked = (places, given, is_all)
-        self._kept: Touched | None = None
+        self._kept: tuple[Touched, Alone | None] | None = None
         self._lock = threading.Lock()
 
-    def touched(self) -> Touched:
+    def look(self) -> tuple[Touched, Alone | None]:
+        """The groups; and their states, where each is in one place alone."""
         with self._lock:
             found, self._kept = self._kept, None
             if found is None:
-                found = self._kept = Touched.of(*self._asked)
+                touched = Touched.of(*self._asked)
+                found = self._kept = (touched, found_alone(touched, self._asked[0]))
             return found
 
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from connectors.changes import Changes
 from flows.chained_merge import ChainedMerge
-from flows.fold import Delta
+from flows.delta import Delta
 from flows.merge import Place, ViewMerge, table_specs
 from flows.ordered_merge import OrderedMerge
 from flows.progress import Progress

@@ -16,7 +16,8 @@ import numpy as np
 import pyarrow as pa
 
 from connectors.changes import Changes, Parts
-from flows.fold import Delta, PartitionFold
+from flows.delta import Delta
+from flows.fold import PartitionFold
 from flows.matching import Matches, matching
 from flows.merge import Place, ViewMerge, split_partials
 from flows.progress import NO_WATERMARK, Progress

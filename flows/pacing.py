@@ -34,10 +34,14 @@ class Pacing:
         self._pause_s: float | None = None  # None: nothing was committed yet
 
     def is_due(self, now: float, changed_groups: int) -> bool:
+        return now >= self.due(changed_groups)
+
+    def due(self, changed_groups: int) -> float:
+        """When the next commit is due, if no more groups change until then."""
         pause = self._pause_s
         if pause is None:
             pause = min((COMMIT_SHARE - 1) * GROUP_S * changed_groups, FIRST_COMMIT_S_MAX)
-        return now - self._last >= max(self._interval_s, pause)
+        return self._last + max(self._interval_s, pause)
 
     def committed(self, began: float, now: float) -> None:
         self._last, self._pause_s = now, (COMMIT_SHARE - 1) * (now - began)

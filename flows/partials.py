@@ -17,7 +17,7 @@ from flows.entries import as_binary
 from flows.groups import GroupTable
 from flows.projection import Projection
 from flows.room import room_for
-from flows.told import GroupsHere, GroupsSent
+from flows.told import GroupsHere, GroupsSent, Told
 from flows.windows import Session
 from schemas.canonical import decode
 from schemas.compiled import maker
@@ -39,6 +39,7 @@ WINDOW_BYTES = 9
 ITEM_BYTES = 8
 """Of a field of a partial."""
 NO_GROUPS = pa.array([], pa.binary())
+NO_FIELDS = pa.record_batch([], schema=pa.schema([]))
 
 
 def partial_fields(projection: Projection) -> list[pa.Field]:
@@ -106,11 +107,17 @@ class Partials:
     def put(self, batch: pa.RecordBatch, told: GroupsHere | GroupsSent | None = None) -> Ints:
         """Take over whole partials (schema ``self.schema``), replacing what was there; returns their ids.
 
-        ``told``: which groups they are of, if groups have the same ids where they come from as here; ``batch`` has no keys then.
+        ``told``: which groups they are of, if groups have the same ids where they come from as here; ``batch`` has no keys then, and
+        nothing at all where ``told`` has all partials.
         """
-        if told is not None:
-            return self._put(self._follow(told), batch, 0)
-        return self._put(self.intern(batch.column(0)), batch, 1)
+        if told is None:
+            return self._put(self.intern(batch.column(0)), batch, 1)
+        known = self._follow(told)
+        if isinstance(told, GroupsHere) and told.all is not None:
+            self._room, self.states = told.all._room, told.all.states
+            return told.ids
+        self._make_room(known)
+        return self._put(told.ids, batch, 0)
 
     def _put(self, ids: Ints, batch: pa.RecordBatch, at: int) -> Ints:
         """The fields of partials, which begin with column ``at``."""
@@ -126,15 +133,17 @@ class Partials:
     def load(self, batch: pa.RecordBatch) -> None:
         """Take over stored partials, of groups that are all new and none twice: they get their ids in this order, and are only looked
         up by who comes to look for one."""
-        self._put(self._follow(GroupsSent(np.arange(len(batch)), batch.column(0))), batch, 1)
+        groups = GroupsSent(np.arange(len(batch)), batch.column(0))
+        self._make_room(self._follow(groups))
+        self._put(groups.ids, batch, 1)
 
-    def _follow(self, told: GroupsHere | GroupsSent) -> Ints:
+    def _follow(self, told: GroupsHere | GroupsSent) -> int:
+        """Take over groups; returns how many were known before."""
         known = len(self.table)
         if not told.are_taken_over_by(self.table):
             msg = f"projection {self.projection.title}: groups whose numbers are not those of their partition's fold"
             raise StoreError(msg, do="start the run again: it goes on from the last commit")
-        self._make_room(known)
-        return told.ids
+        return known
 
     def get(self, ids: Ints) -> pa.RecordBatch:
         """Partials of groups, schema ``self.schema``."""
@@ -149,13 +158,24 @@ class Partials:
             columns.append(arrow_of(array[ids], self.schema.field(len(columns) + 1).type))
         return columns
 
-    def told(self, ids: Ints) -> tuple[pa.RecordBatch, pa.BinaryArray, GroupsHere | None]:
+    def told(self, ids: Ints) -> Told:
         """What a view is told of the groups (ascending) that changed: their partials, which groups are no more (none: bounds are known
         ahead), and which they are of where ids stay, as no group is forgotten; the partials have no keys then."""
-        if self.projection.window or self.projection.fold:
+        if not self._ids_stay:
             return self.get(ids), NO_GROUPS, None
         fields = pa.schema(list(self.schema)[1:])
         return pa.record_batch(self._fields(ids), schema=fields), NO_GROUPS, GroupsHere(ids, self.table.shared())
+
+    def handed_over(self, ids: Ints) -> Told:
+        """The same, when nothing is folded any more and the view is in this process: it has these partials themselves from now on."""
+        if not self._ids_stay:
+            return self.told(ids)
+        return NO_FIELDS, NO_GROUPS, GroupsHere(ids, self.table.shared(), self)
+
+    @property
+    def _ids_stay(self) -> bool:
+        """Whether a view gives groups the same ids: none is ever forgotten, and it is told of all."""
+        return not (self.projection.window or self.projection.fold)
 
     def rows(self, ids: Ints) -> list[State]:
         """Copies of the states of groups."""

@@ -15,8 +15,10 @@ from itertools import pairwise
 import numpy as np
 
 from connectors.log import Slice
+from flows.commits_ahead import CommitsAhead
+from flows.delta import Delta
 from flows.derived import Reading
-from flows.fold import Delta, PartitionFold
+from flows.fold import PartitionFold
 from flows.kernels import watermarks_before
 from flows.projection import Projection
 from schemas import Category
@@ -50,10 +52,14 @@ class PartitionPipeline:
         for part in self._parts(arrived):
             self._fold_part(part)
 
-    def deltas(self, *, end: bool = False, at_least: int = 0) -> list[Delta]:
-        """What changed, of the folds where at least ``at_least`` groups did; folds that have not moved are silent."""
-        ready = [fold for fold in self.folds if end or (fold.has_moved and fold.changed_groups >= at_least)]
-        return [fold.delta(end=end) for fold in ready]
+    def deltas(self, ahead: CommitsAhead | None = None, *, end: bool = False, at_least: int = 0) -> list[Delta]:
+        """What changed, of the folds where at least ``at_least`` groups did; folds that have not moved are silent, and so are those
+        that can wait, as long as no commit is near. ``end``: of all, and nothing is folded any more."""
+        ahead = ahead or CommitsAhead()
+        if end:
+            return [fold.last_delta(is_here=ahead.is_here(fold.view)) for fold in self.folds]
+        moved = [fold for fold in self.folds if fold.has_moved and fold.changed_groups >= at_least]
+        return [fold.delta() for fold in moved if not (fold.can_wait and ahead.is_far(fold.view))]
 
     def _fold_part(self, part: Slice) -> None:
         here = [fold for fold in self.folds if fold.progress.next_offset == part.first_offset]

@@ -22,8 +22,8 @@ import pyarrow as pa
 from connectors.changes import Changes
 from flows.accumulators import State
 from flows.changed import union
+from flows.delta import Delta
 from flows.finishing import row_changes
-from flows.fold import Delta
 from flows.groups import GroupTable
 from flows.merge import Place, ViewMerge, by_parts, place_columns, table_specs
 from flows.partials import NO_GROUPS, key_part

@@ -26,6 +26,7 @@ from flows.grouping import distinct_rows, renumber
 from flows.groups import GroupTable
 from flows.partials import GROUP, NO_GROUPS, decode_prefix, extended, key_part, no_states, partial_fields
 from flows.projection import Projection
+from flows.told import Told
 from flows.windows import Session
 from schemas.canonical import encode
 from schemas.compiled import kernel
@@ -95,7 +96,7 @@ class Sessions:
         self._count = n
         self._link()
 
-    def told(self, ids: Ints) -> tuple[pa.RecordBatch, pa.BinaryArray, None]:
+    def told(self, ids: Ints) -> Told:
         """Partials of those sessions that are still there, and the groups under which the view knows others that are not (their ids are
         not those of the view)."""
         ids = ids[self.key[ids] != NONE]
@@ -111,6 +112,9 @@ class Sessions:
         for array in (array for state in self.states for array in state.values()):
             columns.append(pa.array(array[ids], self.schema.field(len(columns)).type, from_pandas=False))
         return pa.record_batch(columns, schema=self.schema), pa.concat_arrays(gone), None
+
+    handed_over = told
+    """The view keeps sessions under other ids: it cannot have all of these as they are."""
 
     def ended(self, until: int) -> Ints:
         """Sessions that end at or before ``until``, and those that are no more."""

@@ -142,7 +142,9 @@ def fold(views: Sequence[Pair], log: MemoryLog, store: Path, **how: Any) -> None
 @contextmanager
 def clock(now: Callable[[], float]) -> Iterator[None]:
     """What the committer and the job take for the time: when commits are due, and changes are sent on."""
-    with mock.patch("flows.committer.monotonic", now), mock.patch("flows.job.monotonic", now):
+    with ExitStack() as stack:
+        for module in ("committer", "commits_ahead", "job"):
+            stack.enter_context(mock.patch(f"flows.{module}.monotonic", now))
         yield
 
 

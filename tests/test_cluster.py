@@ -23,8 +23,9 @@ from pipelines import NAMES, append, command, digests, digests_of_all, events, f
 from connectors import open_log, open_view
 from connectors.log import Slice
 from flows import rebuild, run
+from flows.delta import Delta
 from flows.flights import aircraft, departures_by_hour
-from flows.fold import Delta, PartitionFold
+from flows.fold import PartitionFold
 from flows.partials import Partials
 from flows.pipeline import PartitionPipeline
 from flows.progress import Progress

@@ -12,7 +12,7 @@ import pytest
 
 from connectors import open_log, open_view
 from flows import Projection, agg, rebuild, run, tumbling, verify
-from flows.fold import Delta
+from flows.delta import Delta
 from flows.job import Arrival, Job
 from schemas import Category, Event
 from schemas.errors import LogChanged

@@ -27,8 +27,8 @@ from connectors.table import open_writer
 from connectors.view import check_files, list_views
 from flows import repair, run, verify
 from flows.committer import Pace
+from flows.delta import Delta
 from flows.flights import departures_by_hour as view
-from flows.fold import Delta
 from flows.job import Arrival, Job
 from flows.merge import table_specs
 from flows.progress import Progress
