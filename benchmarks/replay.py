@@ -116,6 +116,7 @@ def _measured(row: Row, place: Place) -> dict[str, Any]:
         "events_per_second": result["events"] / result["seconds"],
         "fixed_work_seconds": beside.fixed_work_seconds,
         "cores_free": beside.cores_free,
+        "fresh_memory_seconds": beside.fresh_memory_seconds,
     }
     print(line(found), flush=True)
     return found

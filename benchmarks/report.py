@@ -20,7 +20,7 @@ RESULTS = ROOT / "build" / "bench"
 NUMBERS = ROOT / "docs/numbers.md"
 BEGIN, END = "<!-- bench -->", "<!-- /bench -->"
 MIB = 1 << 20
-HEAD = ["", "events/s", "events", "seconds", "CPU s", "peak MiB", "cores free", "fixed work", ""]
+HEAD = ["", "events/s", "events", "seconds", "CPU s", "peak MiB", "cores free", "fixed work", "fresh GiB", ""]
 NEW_VIEW = {"refold": "the broker", "archive-cold": "the embedded log, first time", "archive-warm": "the same, again"}
 BESIDE = {"bytewax": "the Bytewax flow", "loop": "the loop", "fetch": "fetching alone"}
 
@@ -76,10 +76,10 @@ def render(table: Facts) -> str:
 
 def line(row: Facts) -> str:
     """One row for a terminal, as soon as it is there."""
-    _, rate, events, seconds, cpu, peak, free, work, rest = _cells(row)
+    _, rate, events, seconds, cpu, peak, free, work, fresh, rest = _cells(row)
     return (
         f"{row['row']:<14}{rate:>14} events/s {events:>12} in {seconds:>7} s  cpu {cpu:>7} s  peak {peak:>7} MiB  "
-        f"free {free} cores  work {work} s  {rest}"
+        f"free {free} cores  work {work} s  fresh GiB {fresh} s  {rest}"
     )
 
 
@@ -94,6 +94,7 @@ def _cells(row: Facts) -> list[str]:
         f"{row['peak_bytes'] / MIB:,.0f}",
         f"{row['cores_free']:.1f}",
         f"{row['fixed_work_seconds']:.2f}",
+        f"{row['fresh_memory_seconds']:.1f}",
         ", ".join(_remarks(row)),
     ]
 

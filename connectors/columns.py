@@ -58,7 +58,7 @@ class ColumnFile:
         self._mapped, self._places = mapped, places
 
     @classmethod
-    def open(cls, path: Path, checksum: int, groups: int) -> ColumnFile | None:
+    def open(cls, path: Path | str, checksum: int, groups: int) -> ColumnFile | None:
         """None when there is no such file for a segment with this checksum and so many row groups."""
         try:
             mapped = memoryview(pa.memory_map(str(path)).read_buffer())

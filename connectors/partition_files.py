@@ -47,6 +47,7 @@ class PartitionFiles:
     def __init__(self, directory: Path, category: str, partition: int) -> None:
         self.directory = directory / str(partition)
         self.category, self.partition = category, partition
+        self._columns = directory.parent / COLUMNS / category / str(partition)
         self._ends: dict[int, int] = {}  # next offset of segments by base offset: segments never change
         self._walked = (-1, 0, 0)  # of the tail with this base: bytes walked, and the next offset after them
 
@@ -59,7 +60,7 @@ class PartitionFiles:
 
     def columns(self, base: int) -> Path:
         """The directory for what is derived from a segment; it may be removed at any time."""
-        return self.directory.parents[1] / COLUMNS / self.category / str(self.partition) / f"{base:020d}"
+        return self._columns / f"{base:020d}"
 
     def tail(self, base: int) -> Path:
         return self.directory / f"{base:020d}.tail"

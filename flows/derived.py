@@ -72,7 +72,7 @@ class Reading:
             files = {}
             self._open = group.columns, files
         if name not in files:
-            files[name] = ColumnFile.open(group.columns / (name + SUFFIX), group.checksum, group.groups)
+            files[name] = ColumnFile.open(f"{group.columns}/{name}{SUFFIX}", group.checksum, group.groups)
         file = files[name]
         batch = file.read(group.number) if file else None
         return batch if batch is not None and batch.num_rows == group.rows else None

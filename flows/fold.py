@@ -216,7 +216,7 @@ class PartitionFold:
             yield from self._partials.portions(keys, time)
             return
         if hops is not None:
-            yield from hops.groups(rows, keys, lambda columns: self._intern(encode(columns)))
+            yield from hops.groups(rows, keys, self._intern)
             return
         if starts is not None:
             keys = [pa.array(starts if rows is None else starts[rows]).cast(TIMESTAMP), *keys]
@@ -225,15 +225,18 @@ class PartitionFold:
     def _group_ids(self, keys: list[pa.Array], n: int) -> Ints:
         """The group of each row. Only the distinct keys of the slice are encoded and looked up."""
         if not keys:
-            return np.zeros(n, np.int64) + self._intern(pa.array([b""], pa.binary()))
+            assert isinstance(self._partials, Partials)
+            return np.zeros(n, np.int64) + self._partials.intern(pa.array([b""], pa.binary()))
         ids, firsts = distinct_rows(keys)
         rows = pa.array(firsts)
-        renumber(ids, self._intern(encode([plain(key.take(rows)) for key in keys])))
+        renumber(ids, self._intern([plain(key.take(rows)) for key in keys]))
         return ids
 
-    def _intern(self, groups: pa.BinaryArray) -> Ints:
+    def _intern(self, keys: list[pa.Array]) -> Ints:
+        """``keys``: the columns of the groups' keys; that of the windows' starts comes first."""
         assert isinstance(self._partials, Partials)
-        return self._partials.intern(groups)
+        starts = np.asarray(keys[0].cast(pa.int64())) if self.projection.window else None
+        return self._partials.intern(encode(keys), starts)
 
     def _evaluate(self, decoded: Decoded, rows: Ints | None) -> dict[str, pa.Array]:
         """All expressions at ``rows``, in their canonical types. Plain columns never leave Arrow."""

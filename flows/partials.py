@@ -78,21 +78,33 @@ class Partials:
     def __len__(self) -> int:
         return len(self.table)
 
-    def intern(self, groups: pa.BinaryArray) -> Ints:
-        """Ids of groups, made where they are new; arrays have room for all of them afterwards."""
+    def intern(self, groups: pa.BinaryArray, starts: Ints | None = None) -> Ints:
+        """Ids of groups, made where they are new; arrays have room for all of them afterwards. ``starts``: of their windows, where they
+        are at hand."""
         known = len(self.table)
         ids = self.table.intern(groups)
-        self._make_room(known)
+        if starts is None:
+            self._make_room(known)
+        else:
+            is_new = ids >= known
+            self._extend_to(len(self.table))
+            self._set_bounds(ids[is_new], starts[is_new])
         return ids
 
     def _make_room(self, known: int) -> None:
         """For the groups that are new since so many were known."""
-        if len(self.table) > self._room:
-            self._extend(max(1024, self._room_for(len(self.table))))
+        self._extend_to(len(self.table))
         if self.projection.window and len(self.table) > known:
             fresh = np.arange(known, len(self.table))
-            (starts,) = decode_prefix(self.table.keys(fresh))
-            self.window_start[fresh], self.window_end[fresh] = starts, self.projection.window.ends(starts)
+            self._set_bounds(fresh, *decode_prefix(self.table.keys(fresh)))
+
+    def _set_bounds(self, ids: Ints, starts: Ints) -> None:
+        assert self.projection.window is not None
+        self.window_start[ids], self.window_end[ids] = starts, self.projection.window.ends(starts)
+
+    def _extend_to(self, count: int) -> None:
+        if count > self._room:
+            self._extend(max(1024, self._room_for(count)))
 
     def _room_for(self, count: int) -> int:
         has_objects = any(array.dtype == object for state in self.states for array in state.values())

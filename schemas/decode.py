@@ -194,7 +194,7 @@ class Decoder:
         found = parsed.columns[place]
         kill(parsed.invalid[place], f"`{_dotted(place)}` (the event type) is not text")
         kill(np.asarray(found.is_null()), f"`{_dotted(place)}` (the event type) is missing")
-        markers = _index_in(found, pa.array([MARKER_TYPE])) == 0
+        markers = _index_in(found, [MARKER_TYPE]) == 0
         fate[markers & (fate == LIVE)] = MARKER
         return found
 
@@ -207,7 +207,7 @@ class Decoder:
         place = self._envelope.type
         if names is None and isinstance(place, constant):
             return np.full(n, known.index(place.value) if place.value in known else OTHER_TYPE, np.int32)
-        return _index_in(names, pa.array(known, pa.string()))
+        return _index_in(names, known)
 
     def _read_time(self, records: pa.RecordBatch, parsed: JsonColumns, kill: Kill) -> tuple[Ints, Mask]:
         place = self._envelope.time
@@ -264,12 +264,13 @@ def in_codes(type_code: npt.NDArray[np.int32], codes: Sequence[int], types: int)
     return wanted[type_code]
 
 
-def _index_in(texts: pa.Array, known: pa.Array) -> npt.NDArray[np.int32]:
+def _index_in(texts: pa.Array, known: Sequence[str]) -> npt.NDArray[np.int32]:
     """The place of each text among the known ones; OTHER_TYPE where it is none of them, or null."""
     distinct = texts.dictionary if texts.type == TEXTS else texts
-    places = pc.fill_null(pc.index_in(distinct, known), OTHER_TYPE)
-    if texts.type == TEXTS and len(distinct) == 1 and not texts.null_count:
-        return np.full(len(texts), places[0].as_py(), np.int32)  # most topics have long runs of one type
+    if texts.type == TEXTS and len(distinct) == 1 and not texts.null_count:  # most topics have long runs of one type
+        only = distinct[0].as_py()
+        return np.full(len(texts), known.index(only) if only in known else OTHER_TYPE, np.int32)
+    places = pc.fill_null(pc.index_in(distinct, pa.array(known, pa.string())), OTHER_TYPE)
     if texts.type == TEXTS:
         places = pc.fill_null(places.take(texts.indices), OTHER_TYPE)
     return np.asarray(places).astype(np.int32)
