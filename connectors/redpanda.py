@@ -12,21 +12,15 @@ an error. Must not know: what is in a record.
 from __future__ import annotations
 
 import logging
-import socket
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import partial
 from typing import Any
 
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition, errors
 from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.consumer.fetcher import Fetcher
-from kafka.net.compat import KafkaNetClient
-from kafka.net.manager import KafkaConnectionManager
-from kafka.net.selector import NetworkSelector
-from kafka.net.transport import KafkaTCPTransport
 from kafka.protocol.consumer import IsolationLevel, OffsetSpec
 from kafka.protocol.metadata import MetadataRequest
 from kafka.protocol.producer import InitProducerIdRequest, ProduceRequest
@@ -37,7 +31,8 @@ from connectors import broker_config, clock
 from connectors.broker_log import BrokerLog, pause
 from connectors.broker_reader import LATENCIES_KEPT
 from connectors.continuity import Fetched, in_order
-from connectors.kafka_errors import CREDENTIALS, SILENCE, translated, translation
+from connectors.kafka_errors import SILENCE, translated, translation
+from connectors.kafka_net import Client
 from connectors.log import DEFAULT_PARTITIONS, CategoryInfo
 from connectors.producing import SequenceLost, TryAgain, by_leader
 from connectors.record_batch import Header, from_rows, magic_of, read_header, split
@@ -46,7 +41,6 @@ from schemas.errors import LogError, LogUnreachable, UsageError
 
 FETCH_BYTES_MAX = 4 << 20
 FETCH_PARTITION_BYTES_MAX = 2 << 20
-RECEIVE_BYTES_MAX = 1 << 18
 
 # The library logs each failed attempt, some with a traceback; whoever calls us gets one error that says it all.
 if logging.getLogger("kafka").level == logging.NOTSET:
@@ -130,7 +124,7 @@ class RedpandaLog(BrokerLog):
     def _settings(self) -> dict[str, Any]:
         return {
             "bootstrap_servers": self.addresses,
-            "kafka_client": _Client,
+            "kafka_client": Client,
             "request_timeout_ms": self.timeout_ms,
             "bootstrap_timeout_ms": self.timeout_ms,
             "connections_max_idle_ms": self.timeout_ms + 540_000,
@@ -332,46 +326,6 @@ def _of_old(batch: memoryview) -> Fetched:
         (r.offset, -1 if r.timestamp is None else r.timestamp, r.timestamp_type or 0, r.key, r.value) for r in found
     ]
     return Fetched(rows[0][0], rows[-1][0] + 1, len(rows), records=from_rows(rows))
-
-
-class _Manager(KafkaConnectionManager):  # type: ignore[misc]
-    """Tells refused credentials at once; the library's own would go on connecting until its time is up."""
-
-    _refused: Exception | None = None
-
-    def get_connection(self, node_id: Any, **options: Any) -> Any:
-        if self._refused is not None:
-            raise self._refused
-        connection = super().get_connection(node_id, **options)
-        if not connection.init_future.is_done:
-            connection.init_future.add_errback(self._note)
-        return connection
-
-    def _note(self, error: Exception) -> None:
-        if isinstance(error, CREDENTIALS):
-            self._refused = error
-
-    async def _build_transport(self, *where: Any, **options: Any) -> Any:
-        transport = await super()._build_transport(*where, **options)
-        if type(transport) is KafkaTCPTransport:
-            transport._sock_recv = partial(_receive, transport._sock)
-        return transport
-
-
-def _receive(connected: socket.socket) -> tuple[bytes, Exception | None]:
-    """What has come, or why nothing will. The library's own reads 4 KiB at a time, and loses last words before a hang-up."""
-    try:
-        data = connected.recv(RECEIVE_BYTES_MAX)
-    except (BlockingIOError, InterruptedError):
-        return b"", None
-    except OSError as error:
-        return b"", errors.KafkaConnectionError(error)
-    return data, None if data else errors.KafkaConnectionError("socket disconnected")
-
-
-class _Client(KafkaNetClient):  # type: ignore[misc]
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(net=(net := NetworkSelector(**settings)), manager=_Manager(net, **settings), **settings)
 
 
 async def _sending(manager: Any, request: Any, node: int | None) -> Any:
