@@ -101,6 +101,8 @@ def _cells(row: Facts) -> list[str]:
 
 def _remarks(row: Facts) -> list[str]:
     found, details = [], row["details"]
+    if compiled := row["compiled_kernels"]:
+        found.append(f"{compiled} kernels compiled within")
     if "p50_ms" in details:
         found.append("delay p50 {p50_ms:.0f} ms, p99 {p99_ms:.0f} ms, max {max_ms:.0f} ms".format(**details))
     if "get_p50_ms" in details:
