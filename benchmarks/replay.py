@@ -4,8 +4,9 @@
 
 Without --broker it starts one of its own. Each row is a process of its own, one after the other, that measures itself;
 ``wall_seconds`` is from its start to its exit, seen from here. refold's kernels are compiled once per installation; a
-small run of every kind beforehand sees to that, and a row says when one was compiled within it. The baselines stop early, for they are slow; only rates compare. Beside
-each row a fixed piece of work is timed, so that a noisy machine shows. Prints the table, writes it to
+small run of every kind beforehand sees to that, and a row says when one was compiled within it. The baselines stop
+early, for they are slow; only rates compare. Beside each row a fixed piece of work is timed, and fresh memory, so that
+a noisy machine shows; it starts when what was written before is on the disk. Prints the table, writes it to
 build/bench/DATE.json, and fails (exit code 1) when a total is not that of the input or digests that must agree do not.
 """
 
