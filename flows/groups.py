@@ -115,7 +115,7 @@ class GroupTable:
     def _make_slots(self, count: int) -> None:
         """So many that there are enough for ``count`` keys."""
         size = len(self._slots)
-        while count > _most(size):
+        while count > _most.py_func(size):
             size *= 2
         if size > len(self._slots):
             # Made here and not by a kernel: of so large an array NumPy asks the system to have large pages.

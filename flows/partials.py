@@ -123,7 +123,8 @@ class Partials:
         nothing at all where ``told`` has all partials.
         """
         if told is None:
-            return self._put(self.intern(batch.column(0)), batch, 1)
+            groups = batch.column(0)
+            return self._put(self.intern(groups, *(decode_prefix(groups) if self.projection.window else ())), batch, 1)
         known = self._follow(told)
         if isinstance(told, GroupsHere) and told.all is not None:
             self._room, self.states = told.all._room, told.all.states

@@ -57,7 +57,7 @@ def blocks(places: Sequence[Partials], given: Sequence[Ints], count: int) -> lis
     if total <= count:
         return [list(given)]
     step = max(count // SAMPLES, 1)
-    sample = _keys(places, [ids[step // 2 :: step] for ids in given])
+    sample = _keys(places, [ids[step // 2 :: step].copy() for ids in given])  # in one piece, as kernels know arrays
     bounds = sample.take(pa.array(sorted_order(sample)[SAMPLES::SAMPLES]))
     if not len(bounds):
         return [list(given)]
