@@ -64,10 +64,11 @@ def test_a_cluster_of_bytewax_own_gives_the_same_tables(tmp_path: Path) -> None:
     assert digests(tmp_path) == digests_of_all()
 
 
-def test_run_with_two_processes_gives_the_same_tables(tmp_path: Path) -> None:
-    said = finish(
-        command("run", *NAMES, "--log", flights_log(), "--store", tmp_path, *"--processes 2 --until end".split())
-    )
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_run_with_two_processes_gives_the_same_tables(workers: str, tmp_path: Path) -> None:
+    """Of each other's deltas two workers of one process see the very objects; those of the other process are sent."""
+    asked = f"--processes 2 --workers {workers} --until end".split()
+    said = finish(command("run", *NAMES, "--log", flights_log(), "--store", tmp_path, *asked))
     assert said.code == 0, said.err
     assert digests(tmp_path) == digests_of_all()
 
