@@ -33,12 +33,12 @@ class Alone:
 def found_alone(touched: Touched, places: Sequence[Partials]) -> Alone | None:
     """None where some group is in several places."""
     n = len(touched.groups)
-    at, ids, known = np.zeros(n, np.int64), np.zeros(n, np.int64), 0
-    for number, here in enumerate(touched.ids):
-        rows = np.flatnonzero(here >= 0)
-        at[rows], ids[rows], known = number, here[rows], known + len(rows)
-    if known != n:  # every group is somewhere
+    rows = [np.flatnonzero(ids >= 0) for ids in touched.ids]
+    if sum(map(len, rows)) != n:  # every group is somewhere
         return None
+    at, ids = np.empty(n, np.int64), np.empty(n, np.int64)
+    for number, (here, theirs) in enumerate(zip(rows, touched.ids, strict=True)):
+        at[here], ids[here] = number, theirs[here]
     states = [part.states for part in places]
     return Alone(at, [_gathered_state([state[i] for state in states], at, ids) for i in range(len(states[0]))])
 

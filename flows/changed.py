@@ -20,8 +20,8 @@ FEW = 64
 _NONE = np.empty(0, np.int64)
 
 
-class MarkedGroups:
-    """Of a fold, which changes some groups again and again: all are marked, so that each is counted, and listed, once."""
+class ChangedGroups:
+    """All are marked, so that each is counted, and listed, once, however often it changes."""
 
     def __init__(self) -> None:
         self._marks: Mask = np.zeros(0, np.bool_)  # may be longer than there are groups
@@ -52,34 +52,6 @@ class MarkedGroups:
         self._marks[ids] = False
         self._forget()
         return ids
-
-
-class ChangedGroups:
-    """Of a place, as its fold told of them."""
-
-    def __init__(self) -> None:
-        self._listed: list[Ints] = []
-        self._count = 0  # of those, some perhaps twice
-        self._marks: Mask = np.zeros(0, np.bool_)
-
-    def add(self, ids: Ints, known: int) -> None:
-        """``known``: how many groups there are by now."""
-        self._listed.append(ids)
-        self._count += len(ids)
-        if FEW * self._count >= known:
-            self._marks = with_room(self._marks, known)
-            for listed in self._listed:
-                self._marks[listed] = True
-            self._listed, self._count = [], 0
-
-    def ids(self, known: int) -> Ints:
-        """The distinct ids, ascending."""
-        listed = np.concatenate([_NONE, *self._listed])
-        if not len(self._marks):
-            return union(listed, _NONE, known)
-        marks = with_room(self._marks, known)
-        marks[listed] = True
-        return np.flatnonzero(marks[:known])
 
 
 def union(some: Ints, others: Ints, known: int) -> Ints:

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from connectors.log import Slice
 from flows import verdicts as verdict
-from flows.changed import MarkedGroups
+from flows.changed import ChangedGroups
 from flows.delta import DEAD_LETTERS, LATE, Delta
 from flows.entities import Entities, entities_of, without_rows
 from flows.evaluation import compute, truth
@@ -55,7 +55,7 @@ class PartitionFold:
         if partials is not None:
             self._partials.load(partials)
             self._drop_closed()
-        self._changed = MarkedGroups()
+        self._changed = ChangedGroups()
         self._start = resume.next_offset
         self._late: list[pa.RecordBatch] = []
         self._dead: list[pa.RecordBatch] = []

@@ -88,11 +88,11 @@ class ViewMerge:
             for place, batch in split_partials(projection, partials).items():
                 self._partials[place].load(batch)
         self._in_store = self._counts()  # so many partials of each place, those with the lowest ids, are in the table
+        self._changed = {place: ChangedGroups() for place in self.progress}
         self._done: dict[Place, Ints] = {}  # ids of final groups that are in the last changes
         self._forget_changes()
 
     def _forget_changes(self) -> None:
-        self._changed = {place: ChangedGroups() for place in self.progress}
         self._late: list[pa.Table] = []
         self._dead: list[pa.Table] = []
         self.moved = False
@@ -120,7 +120,7 @@ class ViewMerge:
 
     def _take(self, place: Place, delta: Delta) -> None:
         ids = self._partials[place].put(delta.groups, delta.told)
-        self._changed[place].add(ids, len(self._partials[place]))
+        self._changed[place].mark(ids, len(self._partials[place]))
         self.changed_groups += delta.changed_groups
 
     def changes(self) -> dict[str, Changes | Parts]:
@@ -141,7 +141,7 @@ class ViewMerge:
 
     def _tables(self) -> Mapping[str, Changes | Parts]:
         """Changes of the rows and of the partials."""
-        final, changed = self._final(), self._changed_ids()
+        final, changed = self._final(), self._take_changed()
         places = list(self._partials.values())
         given = [
             union(changed[place], ids, len(self._partials[place])) if len(ids) else changed[place]
@@ -190,8 +190,9 @@ class ViewMerge:
             return dict.fromkeys(self._partials, _NONE)
         return {place: partials.ended(until) for place, partials in self._partials.items()}
 
-    def _changed_ids(self) -> dict[Place, Ints]:
-        return {place: changed.ids(len(self._partials[place])) for place, changed in self._changed.items()}
+    def _take_changed(self) -> dict[Place, Ints]:
+        """Ids of the groups that changed since this was last asked."""
+        return {place: changed.take(len(self._partials[place])) for place, changed in self._changed.items()}
 
     def _rows(self, part: _Part) -> Changes:
         touched, alone = part.look()

@@ -84,7 +84,7 @@ class SessionMerge(ViewMerge):
 
     def _tables(self) -> dict[str, Changes]:
         gone = {place: np.concatenate([_NONE, *ids]) for place, ids in self._gone.items()}
-        changed, until = self._changed_ids(), self.final_until_us()
+        changed, until = self._take_changed(), self.final_until_us()
         rows, members = self._united(self._touched(gone, changed))
         final = np.zeros(len(rows.end), np.bool_) if until is None else rows.end <= until
         closed = {

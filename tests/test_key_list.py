@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows.changed import ChangedGroups
 from flows.groups import GroupTable
 from flows.room import LARGE_BYTES, room_for, with_room
 from flows.told import GroupsHere
@@ -65,17 +64,6 @@ def test_a_list_that_does_not_begin_with_the_keys_that_are_known_is_refused(here
     fold.intern(keys_of(there))
     assert not view.share(fold.shared())
     assert all_keys(view).equals(keys_of(here))
-
-
-@given(st.integers(1, 400), st.lists(st.lists(st.integers(0, 399), max_size=9), max_size=9))
-def test_what_changed_is_known_once_and_in_order(known: int, added: list[list[int]]) -> None:
-    changed, expected = ChangedGroups(), set()
-    for ids in ([i % known for i in some] for some in added):
-        changed.add(np.array(ids, np.int64), known)
-        expected |= set(ids)
-        assert changed.ids(known).tolist() == sorted(expected)
-        known += 7  # groups come while others change
-    assert changed.ids(known).tolist() == sorted(expected)
 
 
 @pytest.mark.parametrize("count", [0, 1, 513, LARGE_BYTES // 16, LARGE_BYTES, 1 << 30])

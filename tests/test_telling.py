@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from connectors.changes import Parts
 from connectors.log import RECORDS, Slice
 from flows import Projection, State, agg, python_fold, tumbling
-from flows.changed import FEW, MarkedGroups
+from flows.changed import FEW, ChangedGroups
 from flows.commits_ahead import FLUSH_S, CommitsAhead
 from flows.fold import PartitionFold
 from flows.merge import ViewMerge
@@ -141,9 +141,15 @@ def test_a_fold_does_not_wait_for_a_view_that_another_process_writes() -> None:
     assert len(folds.deltas(CommitsAhead())) == 1
 
 
-@given(st.integers(1, 400), st.lists(st.lists(st.integers(0, 399), max_size=9) | st.none(), max_size=9))
-def test_a_fold_knows_what_changed_since_it_last_told(known: int, steps: list[list[int] | None]) -> None:
-    changed, expected = MarkedGroups(), set()
+@given(
+    st.integers(1, 400),
+    st.lists(st.lists(st.integers(0, 399), max_size=9) | st.none(), max_size=9),
+    st.sampled_from([7, FEW]),
+)
+def test_what_changed_since_the_last_time_is_known_once_and_in_order(
+    known: int, steps: list[list[int] | None], growth: int
+) -> None:
+    changed, expected = ChangedGroups(), set()
     for step in steps:
         if step is None:
             assert changed.take(known).tolist() == sorted(expected)
@@ -153,7 +159,7 @@ def test_a_fold_knows_what_changed_since_it_last_told(known: int, steps: list[li
             changed.mark(np.array(ids, np.int64), known)
             expected |= set(ids)
         assert len(changed) == len(expected)
-        known += FEW  # groups come while others change
+        known += growth  # groups come while others change
     assert changed.take(known).tolist() == sorted(expected)
 
 
